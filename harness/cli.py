@@ -1,0 +1,238 @@
+"""The command line: list, show, check, plan, run, status, report, add, sync, ui, doctor.
+
+Only arguments and print-outs live here. What is heavy is imported inside the command that needs it, so that the commands
+which only read the registry answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.problems import Problem, unknown
+
+if TYPE_CHECKING:
+    from harness.runs.plan import Plan
+    from harness.runs.store import Store
+    from harness.spec.entry import Entry
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sparse fine-tuning of language models: run the papers' tables, add your own, browse the results.",
+)
+
+Names = Annotated[list[str], typer.Argument(help="Entries, folders of entries (a paper), or 'all'.")]
+SomeNames = Annotated[list[str] | None, typer.Argument(help="Entries or folders of entries; all when none is given.")]
+Scale = Annotated[str, typer.Option(help="tiny: no downloads, a minute. small: real small models. paper: the paper's.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting by its dotted name: tune.steps=10.")]
+Results = Annotated[Path | None, typer.Option(envvar="HARNESS_RESULTS", help="Where results go; results/ by default.")]
+
+
+def main() -> None:
+    """Runs the command line; a person's mistake ends with its message and status 2, never with a traceback."""
+    try:
+        app()
+    except Problem as problem:
+        _print_problems([problem])
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command(name="list")
+def list_(what: Annotated[str, typer.Argument(help="experiments, or a kind of method: criterion, loss ...")] = "experiments"):
+    """Lists the experiments, or the methods of one kind with their options."""
+    from harness import show
+    from harness.rooms import ROOMS
+    from harness.spec import listing
+
+    if what == "experiments":
+        show.experiments(listing.folder())
+    elif what in ROOMS:
+        show.methods(ROOMS[what])
+    else:
+        raise unknown("kind", what, ("experiments", *ROOMS))
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="An entry.")], scale: Scale = "tiny", set: Set = None):
+    """Shows one experiment at one scale: settings with their meaning, grid, the paper's numbers, claims."""
+    from harness import show as shown
+
+    shown.experiment(_entries([name], scale, set)[0])
+
+
+@app.command()
+def check(names: SomeNames = None):
+    """Checks entries at every scale; each problem comes with its file and line."""
+    from harness.spec import entry as spec
+
+    chosen = _expand(names or ["all"])
+    problems = [problem for name in chosen for problem in spec.check(name)]
+    _print_problems(problems)
+    if problems:
+        raise typer.Exit(2)
+    print(f"{len(chosen)} {'entry' if len(chosen) == 1 else 'entries'}: no problem found")
+
+
+@app.command()
+def plan(names: Names, scale: Scale = "tiny", set: Set = None, results: Results = None):
+    """Shows what a run would compute, what is there already, and what is missing; computes nothing."""
+    from harness import show
+
+    planned = _plan(_entries(names, scale, set), _store(results))
+    show.plan(planned)
+    if planned.missing:
+        _print_problems(planned.missing)
+        raise typer.Exit(2)
+
+
+@app.command()
+def run(
+    names: Names,
+    scale: Scale = "tiny",
+    set: Set = None,
+    results: Results = None,
+    retry: Annotated[bool, typer.Option(help="Compute failed and damaged stages again.")] = False,
+    fail_fast: Annotated[bool, typer.Option(help="Stop at the first failure.")] = False,
+):
+    """Runs experiments: what is done is kept, one cell's failure never stops the others."""
+    from harness.runs import session
+
+    entries = _entries(names, scale, set)
+    results = _results(results)
+    planned = _plan(entries, _store(results))
+    if planned.missing:
+        _print_problems(planned.missing)
+        raise typer.Exit(2)
+    if not session.run(entries, planned, results, retry=retry, fail_fast=fail_fast):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(names: SomeNames = None, scale: Scale = "tiny", set: Set = None, results: Results = None):
+    """Shows the state of every stage: cached, running, interrupted, failed, damaged, missing, and what is stale."""
+    from harness import show
+
+    store = _store(results)
+    show.status(_plan(_entries(names or ["all"], scale, set), store), store)
+
+
+@app.command()
+def report(names: SomeNames = None, scale: Scale = "tiny", results: Results = None):
+    """Writes tables (Markdown, LaTeX), plots and one HTML page from the records, beside the papers' numbers."""
+    from harness.runs import session
+
+    results = _results(results)
+    entries = _entries(names or ["all"], scale, None, with_scale_only=names is None)
+    for path in session.report(entries, results):
+        print(path)
+
+
+@app.command()
+def add(
+    kind: Annotated[str, typer.Argument(help="experiment, criterion, loss or metric.")],
+    name: Annotated[str, typer.Argument(help="paper/table for an experiment, a Python name for a method.")],
+):
+    """Writes a new experiment or method with its test, as a working start to edit."""
+    from harness import scaffold
+    from harness.spec import listing
+
+    for path in scaffold.add(kind, name, listing.folder().parent):
+        print(f"wrote {path}")
+    print("next: edit it, then `harness check` and `pytest`")
+
+
+@app.command()
+def sync(
+    uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="The tracking store or server.")] = None,
+    results: Results = None,
+):
+    """Rebuilds the MLflow dashboard from the JSON records."""
+    from harness.tracking import mlflow, record
+
+    results = _results(results)
+    records = record.read_all(results / "records")
+    count = mlflow.sync(records, uri or mlflow.store_uri(results), results)
+    print(f"{count} of {len(records)} records written to {uri or mlflow.store_uri(results)}, the others were there")
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 5000, results: Results = None):
+    """Starts the MLflow dashboard on the store that the runs are logged to."""
+    from harness.tracking import mlflow
+
+    command = mlflow.ui_command(_results(results), port)
+    os.execvp(command[0], command)
+
+
+@app.command()
+def doctor(entries: Annotated[bool, typer.Option(help="Also say which entries can run here.")] = True, results: Results = None):
+    """Says what this machine can and cannot run, and why."""
+    from harness import doctor as examination
+    from harness import show
+    from harness.spec import listing
+
+    findings = [*examination.examine(_results(results))]
+    if entries:
+        findings += examination.entries(listing.names(), listing.folder())
+    show.findings(findings)
+
+
+def _print_problems(problems: list[Problem]) -> None:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+
+
+def _expand(names: list[str]) -> list[str]:
+    """Returns the entries meant by names, folders of entries and 'all', in order and each once."""
+    from harness.spec import listing
+
+    known = listing.names()
+    found: dict[str, None] = {}
+    for name in names:
+        clean = name.removesuffix(".yaml").removeprefix("experiments/").rstrip("/")
+        inside = [n for n in known if clean in ("all", n) or n.startswith(f"{clean}/")]
+        if not inside:
+            raise unknown("experiment", name, [*known, *{n.partition("/")[0] for n in known if "/" in n}])
+        found.update(dict.fromkeys(inside))
+    return list(found)
+
+
+def _entries(names: list[str], scale: str, set: list[str] | None, with_scale_only: bool = False) -> list[Entry]:
+    from harness.spec import entry as spec
+    from harness.spec import listing
+
+    chosen = _expand(names)
+    if with_scale_only:
+        chosen = [n for n in chosen if scale in listing.headline(listing.path_of(n)).scales]
+    return [spec.read(name, scale, set=tuple(set or ())) for name in chosen]
+
+
+def _results(results: Path | None) -> Path:
+    from harness.spec import listing
+
+    return results or listing.folder().parent / "results"
+
+
+def _store(results: Path | None) -> Store:
+    from harness.runs.store import Store
+
+    return Store(_results(results) / "artifacts")
+
+
+def _plan(entries: list[Entry], store: Store) -> Plan:
+    from harness.runs.plan import plan
+    from harness.spec.grid import cells
+
+    return plan([cell for entry in entries for cell in cells(entry)], store)

@@ -1,0 +1,11 @@
+"""The data room: one file a data set, real or generated.
+
+A file has `KIND` (which columns its rows have), `SPLITS` (the names of its splits), `source(splits, *, ...)` (where the
+data come from; light, raises a `Problem` when they cannot be had here) and `rows(split, *, ...)` (a lazy sequence).
+
+    KIND           columns
+    translation    source, target: str
+    speech         audio: float32 numpy array [samples] at 16 kHz, decoded when it is read; text: str
+    text           text: str
+    reasoning      question, answer: str (GSM8K's format: steps, then `#### number`)
+"""

@@ -1,0 +1,159 @@
+"""Models, a family a file: its blocks in execution order, their prunable linears, its padding, its tiny form.
+
+A family answers five questions about a model of transformers, and nothing else in the harness knows an architecture:
+
+- `blocks(model)`: the Transformer blocks in execution order, each with the `nn.Linear`s that may be pruned. Embeddings,
+  heads, norms, position biases and convolution stems are in no block or are no `nn.Linear`, so they stay dense.
+- `valid(batch)`: which token positions of each stack count; padding must enter no statistic and no distillation loss.
+- `norms(model)`: the final norm of each stack.
+- `tiny(texts, seed=...)`: a small random model and a processor trained on the texts.
+- the constants `MODEL_TYPES` (names in `config.json`), `MODEL` and `PROCESSOR` (classes of transformers).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+import transformers
+from torch import nn
+
+from harness import rooms
+from harness.problems import Problem, unknown
+from harness.sources import Source
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A prunable linear layer.
+
+    Attributes:
+        name: Full dotted name of the module in the model.
+        module: The layer; its weight is [out, in].
+        reads: The stack ("encoder" or "decoder") whose token positions its inputs are: a decoder's cross-attention
+            keys and values read the encoder's.
+    """
+
+    name: str
+    module: nn.Linear
+    reads: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A Transformer block: its dotted name, module, stack ("encoder" or "decoder") and prunable linears."""
+
+    name: str
+    module: nn.Module
+    stack: str
+    linears: tuple[Linear, ...]
+
+
+def stack_blocks(
+    model: nn.Module, path: str, stack: str, reads_encoder: Callable[[str], bool] = lambda name: False
+) -> list[Block]:
+    """Returns the blocks of one `nn.ModuleList`, every `nn.Linear` inside a block being prunable.
+
+    Args:
+        model: The whole model.
+        path: Dotted name of the list of blocks in the model.
+        stack: "encoder" or "decoder".
+        reads_encoder: Whether the linear of this name inside its block reads encoder positions whatever its stack.
+    """
+    found = []
+    for index, module in enumerate(model.get_submodule(path)):
+        name = f"{path}.{index}"
+        linears = tuple(
+            Linear(f"{name}.{inner}", layer, "encoder" if reads_encoder(inner) else stack)
+            for inner, layer in module.named_modules()
+            if isinstance(layer, nn.Linear)
+        )
+        found.append(Block(name, module, stack, linears))
+    return found
+
+
+def model_type(model: Any) -> str:
+    """Returns the `model_type` of a model, a config, or a folder that holds a `config.json`."""
+    if isinstance(model, str | Path):
+        file = Path(model) / "config.json"
+        if not file.is_file():
+            raise Problem("there is no model here: no config.json", where=str(model))
+        return json.loads(file.read_text(encoding="utf8")).get("model_type", "")
+    return getattr(model, "config", model).model_type
+
+
+def family(model: Any) -> ModuleType:
+    """Returns the family's module for a model, a config, or a model folder.
+
+    Raises:
+        Problem: No family knows this `model_type`.
+    """
+    kind = model_type(model)
+    room = rooms.ROOMS["model"]
+    known = {each: name for name in room.names() for each in room.method(name).constants["MODEL_TYPES"]}
+    if kind not in known:
+        raise unknown("model type", kind, known)
+    return rooms.load("model", known[kind])
+
+
+def blocks(model: nn.Module) -> list[Block]:
+    """Returns a model's blocks in execution order.
+
+    Raises:
+        Problem: The model has no prunable linear.
+    """
+    found = family(model).blocks(model)
+    if not any(block.linears for block in found):
+        raise Problem(f"{type(model).__name__} has no prunable linear layer in its {len(found)} blocks")
+    return found
+
+
+def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns, per stack, the positions of a batch that are not padding: bool [batch, tokens]."""
+    return family(model).valid(batch)
+
+
+def norms(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the final norm of each stack."""
+    return family(model).norms(model)
+
+
+def _origin(source: Path | str | Source) -> tuple[str, dict[str, str]]:
+    """Returns what `from_pretrained` is to be given: a folder, or a hub name with its revision."""
+    if isinstance(source, Source) and source.path is None:
+        return source.name, {"revision": source.revision}
+    folder = source.path if isinstance(source, Source) else source
+    return str(folder), {}
+
+
+def load(source: Path | str | Source, dtype: str = "float32") -> transformers.PreTrainedModel:
+    """Loads a model from a folder or from where a `Source` says, in eval mode, on the CPU.
+
+    Args:
+        source: A model folder, or a `Source` (hub, mirror, folder).
+        dtype: Name of a torch floating-point type, in which the weights are loaded.
+    """
+    origin, revision = _origin(source)
+    if not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise unknown("dtype", dtype, ("float32", "bfloat16", "float16"))
+    config = transformers.AutoConfig.from_pretrained(origin, **revision)
+    auto = getattr(transformers, family(config).MODEL)
+    return auto.from_pretrained(origin, dtype=getattr(torch, dtype), **revision).eval()
+
+
+def load_processor(source: Path | str | Source) -> Any:
+    """Loads the tokenizer (or, for speech, feature extractor and tokenizer) that belongs to a model."""
+    origin, revision = _origin(source)
+    config = transformers.AutoConfig.from_pretrained(origin, **revision)
+    return getattr(transformers, family(config).PROCESSOR).from_pretrained(origin, **revision)
+
+
+def save(model: transformers.PreTrainedModel, processor: Any, folder: Path | str) -> None:
+    """Writes a folder that plain transformers loads: config, generation config, safetensors, processor."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

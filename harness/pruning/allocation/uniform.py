@@ -1,0 +1,18 @@
+"""Uniform allocation: s_l = S for every layer l."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def allocate(layers: Mapping[str, tuple[int, int]], sparsity: float) -> dict[str, float]:
+    """Uniform: the same sparsity in every layer.
+
+    Args:
+        layers: Shape (out, in) of each prunable layer by name.
+        sparsity: Fraction of zeros over all layers, in [0, 1).
+
+    Returns:
+        The sparsity of each layer.
+    """
+    return dict.fromkeys(layers, sparsity)

@@ -1,0 +1,95 @@
+"""The mask `keep`: which weights stay (True), by layer; applied, verified, measured, stored as one bit a weight.
+
+A file `keep.safetensors` holds, per layer, the mask in row order packed eight to a byte (the first weight in the lowest
+bit), and the shapes in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.problems import Problem, unknown
+
+FILE = "keep.safetensors"
+
+
+def _weights(model: nn.Module, keeps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weight of every masked layer, checked to exist in the mask's shape."""
+    modules = dict(model.named_modules())
+    for name, keep in keeps.items():
+        if name not in modules:
+            raise unknown("layer", name, modules)
+        if modules[name].weight.shape != keep.shape:
+            raise Problem(f"mask {tuple(keep.shape)} on weight {tuple(modules[name].weight.shape)}", where=name)
+    return {name: modules[name].weight for name in keeps}
+
+
+@torch.no_grad()
+def apply(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
+    """Sets every pruned weight to zero, in place.
+
+    Args:
+        model: The model.
+        keeps: Bool mask [out, in] by layer name.
+    """
+    for name, weight in _weights(model, keeps).items():
+        weight.masked_fill_(~keeps[name].to(weight.device), 0)
+
+
+@torch.no_grad()
+def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
+    """Checks that every pruned weight is exactly zero.
+
+    Raises:
+        Problem: A layer is missing, has another shape, or has weights where the mask says zero; it is named.
+    """
+    for name, weight in _weights(model, keeps).items():
+        alive = int(weight.masked_fill(keeps[name].to(weight.device), 0).count_nonzero())
+        if alive:
+            raise Problem(f"{alive} of {int((~keeps[name]).sum())} pruned weights are not zero", where=name)
+
+
+def sparsity(keeps: Mapping[str, Tensor]) -> float:
+    """Returns the fraction of pruned weights over all masked layers."""
+    return sum(int((~k).sum()) for k in keeps.values()) / sum(k.numel() for k in keeps.values())
+
+
+def save(folder: Path, keeps: Mapping[str, Tensor]) -> None:
+    """Writes `keep.safetensors` into a folder."""
+    shapes = {name: list(keep.shape) for name, keep in keeps.items()}
+    save_file({name: _pack(keep) for name, keep in keeps.items()}, Path(folder) / FILE, {"shapes": json.dumps(shapes)})
+
+
+def load(folder: Path) -> dict[str, Tensor]:
+    """Reads `keep.safetensors` from a folder.
+
+    Raises:
+        Problem: There is no such file.
+    """
+    path = Path(folder) / FILE
+    if not path.is_file():
+        raise Problem("there is no mask here", where=str(path), hint="this model was not pruned by the harness")
+    with safe_open(path, "pt") as file:
+        shapes = json.loads(file.metadata()["shapes"])
+        return {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+
+
+_BITS = torch.arange(8, dtype=torch.uint8)
+
+
+def _pack(keep: Tensor) -> Tensor:
+    flat = keep.flatten().cpu()
+    flat = nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
+    return (flat.to(torch.uint8) << _BITS).sum(dim=1, dtype=torch.uint8)
+
+
+def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
+    bits = (packed[:, None] >> _BITS) & 1
+    return bits.flatten()[: torch.Size(shape).numel()].bool().view(shape)

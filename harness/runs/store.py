@@ -1,0 +1,246 @@
+"""The store of results: one folder a stage, whole or absent, each file known by its sha256.
+
+    <root>/<stage>/<slug>-<key>/            the result, with done.json: what made it, sha256 and size of every file
+    <root>/<stage>/<slug>-<key>.partial/    the work: result/  scratch/ (checkpoints)  lease-1.json  error.txt
+
+A result is written into `result/`, brought to the disk, described by `done.json` and only then renamed into place. A kill
+at any moment leaves the work with its checkpoints, never half a result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.problems import Problem
+from harness.runs import code, lease
+from harness.runs.keys import Stage, canonical
+
+State = Literal["cached", "running", "interrupted", "failed", "damaged", "missing"]
+DONE = "done.json"
+RETRY = "run again with --retry to compute it anew"
+
+
+class Store:
+    """The results below one folder. It remembers which files it has verified, by path, size and time."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self._verified: set[tuple[Path, int, int]] = set()
+
+    def folder(self, stage: Stage) -> Path:
+        """Returns where the result of a stage lies, or will."""
+        return self.root / stage.folder
+
+    def state(self, stage: Stage) -> State:
+        """Returns how a stage stands, from names and sizes alone; `open` looks at every byte."""
+        folder = self.folder(stage)
+        if folder.is_dir():
+            return "damaged" if _damage(folder, stage) else "cached"
+        work = _work(folder)
+        if not work.is_dir():
+            return "missing"
+        if lease.holder(work):
+            return "running"
+        return "failed" if (work / "error.txt").is_file() else "interrupted"
+
+    def open(self, stage: Stage) -> Path:
+        """Returns the folder of a finished stage after verifying every file in it.
+
+        Raises:
+            Problem: The stage is not there, or a file is missing or is not what was written: which one.
+        """
+        folder = self.folder(stage)
+        if not folder.is_dir():
+            raise Problem("there is no such result", where=str(folder), hint="run the experiment that makes it")
+        if damage := _damage(folder, stage):
+            raise Problem(damage, where=str(folder), hint=RETRY)
+        done = self.done(stage)
+        if done.pop("sha256") != _sha_of(done):
+            raise Problem(f"{DONE} is damaged: it is not what was written", where=str(folder), hint=RETRY)
+        for name, said in done["files"].items():
+            self._verify(folder, name, said["sha256"])
+        if _work(folder).is_dir():  # a kill between the rename and its last line left it
+            shutil.rmtree(_work(folder), ignore_errors=True)
+        return folder
+
+    def _verify(self, folder: Path, name: str, sha256: str) -> None:
+        path = folder / name
+        stat = path.stat()
+        if (known := (path, stat.st_size, stat.st_mtime_ns)) in self._verified:
+            return
+        if _sha256(path) != sha256:
+            raise Problem(f"{name} is damaged: its sha256 is not the one it was written with", where=str(folder), hint=RETRY)
+        self._verified.add(known)
+
+    def done(self, stage: Stage) -> dict[str, Any]:
+        """Returns what `done.json` says of a finished stage: what made it, its files, seconds, environment."""
+        return json.loads((self.folder(stage) / DONE).read_text(encoding="utf8"))
+
+    def error(self, stage: Stage) -> str | None:
+        """Returns why a stage failed, with the traceback of an unexpected error, or None."""
+        path = _work(self.folder(stage)) / "error.txt"
+        return path.read_text(encoding="utf8") if path.is_file() else None
+
+    def holder(self, stage: Stage) -> str | None:
+        """Returns who is computing a stage just now."""
+        return lease.holder(_work(self.folder(stage)))
+
+    def stale(self, stage: Stage) -> tuple[str, ...]:
+        """Returns the source files of a finished stage that changed since; its VERSION says whether that matters."""
+        then, now = self.done(stage)["code"], code.files(stage)
+        return tuple(sorted(name for name in then | now if then.get(name) != now.get(name)))
+
+    def clear(self, stage: Stage) -> None:
+        """Removes a damaged result, or the error of a failed stage, so that it is computed again.
+
+        A failed stage keeps its scratch: it goes on from its last good checkpoint.
+        """
+        if self.state(stage) == "damaged":
+            shutil.rmtree(self.folder(stage))
+        (_work(self.folder(stage)) / "error.txt").unlink(missing_ok=True)
+
+    def discard(self, stage: Stage) -> None:
+        """Removes a result whatever its state; `open` found what `state` cannot see."""
+        shutil.rmtree(self.folder(stage))
+
+    def begin(self, stage: Stage) -> Work | None:
+        """Takes a stage to compute it, or returns None when it is done or another process is at it.
+
+        Raises:
+            OSError: The store cannot be written.
+        """
+        folder = self.folder(stage)
+        work = _work(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            held = lease.take(work)
+        except FileNotFoundError:  # another process finished it just now and removed the folder
+            return None
+        if held is None:
+            return None
+        if folder.is_dir():
+            held.release()
+            return None
+        return Work(stage, folder, held)
+
+
+class Work:
+    """A stage that this process is computing: an empty `folder` to fill, the `scratch` of its earlier attempts."""
+
+    def __init__(self, stage: Stage, final: Path, held: lease.Lease):
+        self.stage, self._final, self._lease = stage, final, held
+        self.folder, self.scratch = _work(final) / "result", _work(final) / "scratch"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        self.scratch.mkdir(exist_ok=True)
+
+    def finish(self, seconds: float) -> Path:
+        """Makes the folder the stage's result.
+
+        Args:
+            seconds: How long the computation took, kills included only since the last start.
+
+        Raises:
+            Problem: Another machine took the stage over because this one gave no sign of life.
+            RuntimeError: The stage wrote nothing.
+        """
+        from harness.tracking.environment import environment
+
+        if not (files := _describe(self.folder)):
+            raise RuntimeError(f"{self.stage} wrote nothing")
+        done = {
+            **self.stage.identity(),
+            "key": self.stage.key,
+            "handling": dict(self.stage.handling),
+            "files": files,
+            "code": code.files(self.stage),
+            "seconds": round(seconds, 3),
+            "environment": environment(),
+        }
+        text = json.dumps({**done, "sha256": _sha_of(done)}, indent=1)
+        (self.folder / DONE).write_text(text + "\n", encoding="utf8")
+        _sync(self.folder)
+        if not self._lease.held():
+            raise Problem("another machine took this stage over", where=str(self._final), hint="run again: it may be done")
+        self.folder.rename(self._final)
+        _sync_folder(self._final.parent)
+        self._lease.release()
+        shutil.rmtree(self._final.with_name(self._final.name + ".partial"), ignore_errors=True)
+        return self._final
+
+    def fail(self, text: str) -> None:
+        """Keeps the error beside the scratch and gives the stage back; what was half written is removed."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (_work(self._final) / "error.txt").write_text(text + "\n", encoding="utf8")
+        self._lease.release()
+
+    def release(self) -> None:
+        """Gives the stage back as it is: interrupted, to go on later from its scratch."""
+        self._lease.release()
+
+    def size(self) -> int:
+        """Returns the bytes written so far, checkpoints included."""
+        return sum(path.stat().st_size for path in _files(_work(self._final)))
+
+
+def _work(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".partial")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _damage(folder: Path, stage: Stage) -> str | None:
+    """Returns what is wrong with a result as far as names and sizes tell, or None."""
+    try:
+        done = json.loads((folder / DONE).read_text(encoding="utf8"))
+        if done["key"] != stage.key:
+            return f"{DONE} is of another stage"
+        for name, said in done["files"].items():
+            if (size := (folder / name).stat().st_size) != said["size"]:
+                return f"{name} is damaged: it has {size} bytes of {said['size']}"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(folder)} is missing"
+    except (ValueError, TypeError, KeyError, UnicodeDecodeError):
+        return f"{DONE} is damaged: it cannot be read"
+    return None
+
+
+def _describe(folder: Path) -> dict[str, dict[str, Any]]:
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": _sha256(path), "size": path.stat().st_size}
+        for path in _files(folder)
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha_of(done: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical(done).encode()).hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    """Brings a folder's files, and the folders that name them, to the disk."""
+    for path in _files(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        _sync_folder(inner)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

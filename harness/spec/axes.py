@@ -1,0 +1,122 @@
+"""The axes of a grid: each a name and its points, a point a label and the settings it stands for.
+
+An axis is a setting by its dotted name with a list of values or a mapping of label to value, or a free name with a
+mapping of label to several settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.problems import Problem
+from harness.spec.sections import unknown_setting
+
+if TYPE_CHECKING:
+    from harness.spec.entry import Entry
+
+RESERVED = ("dense", "one_shot", "tuned", "pruned")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point: its value as written, and for each setting its value and the dotted path of where it stands."""
+
+    value: Any
+    settings: Mapping[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of the grid with its points by label, in order."""
+
+    name: str
+    points: Mapping[str, Point]
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """The settings that any of its points makes."""
+        return frozenset(name for point in self.points.values() for name in point.settings)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether every value is a number, so that values can be ordered and compared."""
+        return all(isinstance(p.value, int | float) and not isinstance(p.value, bool) for p in self.points.values())
+
+    def label(self, value: Any) -> str | None:
+        """Returns the label of a point given by its label or by its value, or None."""
+        if label_of(value) in self.points:
+            return label_of(value)
+        same = (label for label, point in self.points.items() if type(point.value) is type(value) and point.value == value)
+        return next(same, None)
+
+
+def label_of(value: Any) -> str:
+    """Returns the label of a value: 0.5 -> "0.5", true -> "true", null -> "none", a text itself."""
+    if value is None:
+        return "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def settings_of(tree: Any) -> dict[str, Any]:
+    """Flattens nested settings: `{tune: {lr: 1e-3}}` and `{tune.lr: 1e-3}` are the same."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items() if isinstance(tree, dict) else ():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{inner}": v for inner, v in settings_of(value).items()})
+        else:
+            flat[key] = value
+    return flat
+
+
+def axes_of(entry: Entry) -> tuple[list[Axis], list[Problem]]:
+    """Returns an entry's axes, and what is wrong with those that are left out."""
+    axes, problems = [], []
+    for name, points in entry.grid.items():
+        try:
+            axes.append(_axis(name, points, entry))
+        except Problem as problem:
+            problems.append(problem)
+    return axes, problems
+
+
+def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
+    path = f"grid.{name}"
+    where = entry.where(path)
+    wrong = unknown_setting(name, entry.evaluations)
+    if wrong and (isinstance(points, list) or "." in name):
+        hint = "an axis is a setting (prune.sparsity: [0.5, 0.75]) or a new word with {label: {setting: value}}"
+        raise Problem(f"{path}: {wrong.what}", where=where, nearest=wrong.nearest, hint=hint)
+    if not points:
+        raise Problem(f"{path} has no values", where=where, hint="give it values, or null to remove it")
+    read: dict[str, Point] = {}
+    pairs = enumerate(points) if isinstance(points, list) else points.items()
+    for key, value in pairs:
+        here = f"{path}.{key}"
+        label = label_of(value) if isinstance(points, list) else key
+        _check_label(label, read, here, entry)
+        read[label] = _free(value, here, entry) if wrong else Point(value, {name: (value, here)})
+    return Axis(name, read)
+
+
+def _check_label(label: str, taken: Mapping[str, Any], path: str, entry: Entry) -> None:
+    where = entry.where(path)
+    if label in taken:
+        raise Problem(f"{path}: the label {label!r} stands twice", where=where)
+    if label in RESERVED:
+        raise Problem(f"{path}: the label {label!r} is taken", where=where, hint=f"reserved: {', '.join(RESERVED)}")
+    if not label.strip() or "/" in label:
+        hint = "labels are joined with '/'; give a short one: {label: value}"
+        raise Problem(f"{path}: {label!r} cannot be a label", where=where, hint=hint)
+
+
+def _free(value: Any, path: str, entry: Entry) -> Point:
+    where = entry.where(path)
+    if not isinstance(value, dict | None):
+        raise Problem(f"{path} should be a mapping of setting to value, not {value!r}", where=where)
+    flat = settings_of(value)
+    for name in flat:
+        if wrong := unknown_setting(name, entry.evaluations):
+            raise Problem(f"{path}: {wrong.what}", where=entry.where(f"{path}.{name}"), nearest=wrong.nearest, hint=wrong.hint)
+    return Point(value, {name: (v, f"{path}.{name}") for name, v in flat.items()})

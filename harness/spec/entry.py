@@ -1,0 +1,196 @@
+"""An experiment: one YAML file at one scale, checked, with the place of everything it says.
+
+    read(name, scale)   the entry, or the first problem          check(name)   every problem of every scale
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
+
+from harness.problems import Problem
+from harness.spec import claims as claim_grammar
+from harness.spec import grid, listing, merge, reference, yaml_lines
+from harness.spec.axes import axes_of
+from harness.spec.choices import fault
+from harness.spec.faults import problems_of
+from harness.spec.sections import STRICT
+
+
+class Paper(BaseModel):
+    """The paper that an entry reproduces."""
+
+    model_config = STRICT
+
+    id: str = Field(description="Where it is published: arXiv:2310.06927.")
+    name: str = Field(description="The short name of its method.")
+    table: str | None = Field(None, description="The table or figure that the entry reproduces; null for none.")
+
+
+class Case(BaseModel):
+    """Settings that follow from the values of axes."""
+
+    model_config = STRICT
+
+    when: dict[str, Any] = Field(min_length=1, description="Axis to the value or values (or labels) that all must hold.")
+    set: dict[str, Any] = Field(min_length=1, description="Setting by dotted name to its value.")
+
+
+class Entry(BaseModel):
+    """One experiment at one scale. Sections are parts here; a cell of the grid completes them."""
+
+    model_config = STRICT
+
+    title: str = Field(description="What is shown, in a line.")
+    paper: Paper | None = Field(None, description="The paper that it stands in; null for none.")
+    model: str = Field(description="org/name, org/name@revision, a folder, or tiny/family.")
+    data: str | None = Field(None, description="The data set.")
+    task: str = Field(description="How rows become examples, and how the model is judged on them.")
+    prepare: dict[str, Any] | None = Field(None, description="The dense fine-tuning; null to take the model as it is.")
+    prune: dict[str, Any] | None = Field(None, description="The pruning.")
+    tune: dict[str, Any] | None = Field(None, description="The sparse fine-tuning; null for pruning only.")
+    evaluate: dict[str, dict[str, Any] | None] = Field({}, description="Evaluations by name; by default the task's own.")
+    grid: dict[str, list | dict[str, Any]] = Field({}, description="The axes, in the order of the cells' labels.")
+    cases: Annotated[tuple[Case, ...], Field(strict=False)] = Field((), description="Settings that follow from values.")
+    chain: str | None = Field(None, description="The axis along which each cell starts from the tuned weights before it.")
+    baselines: Annotated[tuple[Literal["dense", "one_shot"], ...], Field(strict=False)] = Field(
+        ("dense", "one_shot"), description="dense: not pruned. one_shot: pruned, not tuned."
+    )
+    seeds: Annotated[tuple[int, ...] | None, Field(strict=False)] = Field(
+        None, min_length=1, description="One repetition each: the seed of tune, or of prune where nothing is tuned."
+    )
+    reference: reference.Reference | None = Field(None, description="The paper's numbers.")
+    claims: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="The paper's orderings.")
+
+    _name: str = PrivateAttr("")
+    _scale: str = PrivateAttr("")
+    _merged: merge.Merged = PrivateAttr()
+    _top: Entry | None = PrivateAttr(None)
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds and (len(set(seeds)) < len(seeds) or min(seeds) < 0):
+            raise fault(Problem(f"seeds are distinct and not negative, unlike {list(seeds)}"))
+        return seeds
+
+    @property
+    def name(self) -> str:
+        """The entry's name: its path below the experiments folder."""
+        return self._name
+
+    @property
+    def scale(self) -> str:
+        """The scale it was read at."""
+        return self._scale
+
+    @property
+    def top(self) -> Entry:
+        """The entry at its own top level, without a scale's or the command line's changes."""
+        return self._top or self
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """The names of its evaluations."""
+        return tuple(self.evaluate) or (self.task.partition(":")[0],)
+
+    def where(self, dotted: str) -> str:
+        """Returns the place, `file:line` or `--set ...`, of a dotted key or of the nearest thing around it."""
+        return self._merged.where(dotted)
+
+    def has(self, dotted: str) -> bool:
+        """Says whether the file, its scale or the command line states this key itself."""
+        return dotted in self._merged.places
+
+
+def scales(name: str, root: Path | None = None) -> tuple[str, ...]:
+    """Returns an entry's scales, the one of its top level first."""
+    return listing.headline(listing.path_of(name, root)).scales
+
+
+def read(name: str, scale: str | None = None, root: Path | None = None, set: Iterable[str] = ()) -> Entry:
+    """Reads an entry.
+
+    Args:
+        name: Its path below the experiments folder, `squarehead/t5-wmt14`.
+        scale: One of its scales; by default its top level.
+        root: The experiments folder; found by default.
+        set: `name=value` texts that override settings.
+
+    Raises:
+        Problem: The first of what is wrong with it, its cells, references and claims included.
+    """
+    entry, problems = _read(name, scale, root, set)
+    if entry is None or problems:
+        more = f"and {len(problems) - 1} more: harness check {name}" if len(problems) > 1 else None
+        first = problems[0]
+        raise Problem(first.what, where=first.where, nearest=first.nearest, hint="\n  ".join(filter(None, (first.hint, more))))
+    return entry
+
+
+def check(name: str, root: Path | None = None) -> list[Problem]:
+    """Returns every problem of an entry over all its scales; an empty list for a good one."""
+    path = listing.path_of(name, root)
+    try:
+        known = listing.headline(path).scales
+    except Problem as problem:
+        return [problem]
+    found = [problem for scale in known for problem in _read(name, scale, root, ())[1]]
+    return list({(problem.where, problem.what): problem for problem in found}.values())
+
+
+def claims(entry: Entry) -> list[claim_grammar.Claim]:
+    """Returns an entry's claims, without those about cells that only its top level has."""
+    return _claims(entry)[0]
+
+
+def _read(name: str, scale: str | None, root: Path | None, set: Iterable[str]) -> tuple[Entry | None, list[Problem]]:
+    path = listing.path_of(name, root)
+    try:
+        document = yaml_lines.load(path)
+        top_scale = listing.scales_of(document.data)[0]
+        top = merge.at_scale(document, top_scale)
+        merged = merge.override(merge.at_scale(document, scale or top_scale), set)
+    except Problem as problem:
+        return None, [problem]
+    entry, problems = _validated(merged)
+    above, wrong = _validated(top)
+    if entry is None or above is None:
+        return None, problems or wrong
+    entry._name, entry._scale, entry._top = name, scale or top_scale, above
+    problems = grid.expand(entry)[1]
+    return entry, problems or [*_wrong_references(entry), *_claims(entry)[1]]
+
+
+def _validated(merged: merge.Merged) -> tuple[Entry | None, list[Problem]]:
+    try:
+        entry = Entry.model_validate(merged.data)
+    except ValidationError as error:
+        return None, problems_of(error, merged.data, Entry, merged.where)
+    entry._merged = merged
+    return entry, []
+
+
+def _wrong_references(entry: Entry) -> list[Problem]:
+    if entry.reference is None:
+        return []
+    labels = [cell.label for one in {id(e): e for e in (entry, entry.top)}.values() for cell in grid.expand(one)[0]]
+    return reference.check(entry.reference, dict.fromkeys(labels), entry.evaluations, entry.where)
+
+
+def _claims(entry: Entry) -> tuple[list[claim_grammar.Claim], list[Problem]]:
+    own, top = axes_of(entry)[0], axes_of(entry.top)[0]
+    found, problems = [], []
+    for i, text in enumerate(entry.claims):
+        where = entry.where(f"claims.{i}")
+        try:
+            found.append(claim_grammar.parse(text, own, entry.baselines, where))
+        except Problem as problem:
+            try:
+                claim_grammar.parse(text, top, entry.top.baselines, where)
+            except Problem:
+                problems.append(problem)
+    return found, problems

@@ -1,0 +1,85 @@
+"""The paper's numbers beside the cells that must meet them, each with the place where it was read.
+
+A number that could not be read stays an explicit blank: `value: null` with what was looked through in `read`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+from harness.problems import Problem, nearest
+from harness.spec.choices import fault
+from harness.spec.sections import STRICT
+
+
+class PaperCell(BaseModel):
+    """The paper's number for one cell, or that there is none to be had."""
+
+    model_config = STRICT
+
+    value: float | None = Field(description="The number as printed, in the reference's unit; null for one not found.")
+    read: str | None = Field(None, description="The place where it was read, or looked for; the reference's own by default.")
+    plus_minus: float | None = Field(None, ge=0, description="The paper's spread, as printed.")
+
+
+class Reference(BaseModel):
+    """The paper's numbers for one metric, by the label of our cell."""
+
+    model_config = STRICT
+
+    metric: str = Field(description="The evaluation (or evaluation.score) that the numbers are to be compared with.")
+    unit: str = Field("", description="The unit of the numbers as printed, such as %.")
+    factor: float = Field(1.0, gt=0, description="What a printed number is multiplied by to stand in our metric's unit.")
+    read: str | None = Field(None, description="The place where numbers without a `read` of their own were read.")
+    cells: dict[str, PaperCell] = Field(description="The numbers by cell label, as in 0.6/squarehead.")
+
+    @field_validator("cells", mode="before")
+    @classmethod
+    def _bare_numbers(cls, cells: Any) -> Any:
+        """A bare number (or null) is short for a cell whose place is the reference's."""
+        if not isinstance(cells, dict):
+            return cells
+        return {k: {"value": v} if isinstance(v, int | float | None) else v for k, v in cells.items()}
+
+    @model_validator(mode="after")
+    def _each_was_read(self) -> Reference:
+        for label, cell in self.cells.items():
+            if not (cell.read or self.read):
+                hint = "say where: read: 'Table 3'; for a blank: read: 'not found'"
+                raise fault(Problem("the place where this was read is missing", hint=hint), f"cells.{label}")
+        return self
+
+    def read_at(self, label: str) -> str:
+        """Returns the place where a cell's number was read."""
+        return self.cells[label].read or self.read or ""
+
+
+def check(reference: Reference, labels: Iterable[str], metrics: Iterable[str], where) -> list[Problem]:
+    """Returns what is wrong with the names in a reference.
+
+    Args:
+        reference: The paper's numbers.
+        labels: The labels of all cells there are.
+        metrics: The names of the entry's evaluations and their metrics.
+        where: Returns the place of a dotted key.
+    """
+    labels, metrics = list(labels), sorted(set(metrics))
+    problems = [
+        Problem(
+            f"reference.cells: no cell is called {label!r}",
+            where=where(f"reference.cells.{label}"),
+            nearest=nearest(label, labels),
+            hint="a cell is called by its labels in the order of the grid, as in 0.6/squarehead, dense, 0.6/one_shot",
+        )
+        for label in reference.cells
+        if label not in set(labels)
+    ]
+    name = reference.metric.partition(".")[0]
+    if name not in metrics:
+        what = f"reference.metric: no evaluation is called {name!r}"
+        hint = f"there is: {', '.join(metrics)}"
+        problems.append(Problem(what, where=where("reference.metric"), nearest=nearest(name, metrics), hint=hint))
+    return problems

@@ -1,0 +1,127 @@
+"""Reasoning in words, in GSM8K's form (Cobbe et al., arXiv:2110.14168): a question, a worked answer, "#### number".
+
+    raw:     question answer<end>                       no template and no separator, as in the SquareHead authors' code
+    lm_eval: Question: question\\nAnswer: answer<end>   lm-eval's prompt
+
+Only the answer and the end token are scored. A sequence longer than `length` keeps its last tokens, so that the final
+number is never lost (the same source). Generation is greedy, with padding on the left; under lm_eval's template it ends
+where the model begins another "Question:".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from harness.metrics.exact_match import flexible, strict
+from harness.problems import Problem
+from harness.tasks._batches import IGNORED, Mapped, Predictions, in_batches, inputs, padded
+from harness.tasks._generate import generate
+
+READS = "reasoning"
+METRIC = "exact_match"
+
+
+def _prompt(question: str, template: str) -> str:
+    return f"Question: {question}\nAnswer:" if template == "lm_eval" else question
+
+
+def _target(answer: str, template: str) -> str:
+    return f" {answer}" if template == "lm_eval" else answer
+
+
+def examples(
+    rows: Sequence[Mapping[str, str]],
+    processor: Any,
+    *,
+    template: Literal["raw", "lm_eval"] = "raw",
+    length: int = 512,
+) -> Sequence[dict[str, list[int]]]:
+    """Question and answer tokens of each problem, the answer's as labels.
+
+    Args:
+        rows: Rows with `question` and `answer`.
+        processor: The tokenizer.
+        template: How question and answer are written.
+        length: Tokens of which the last are kept.
+
+    Returns:
+        `input_ids` and `labels` each, of equal length.
+    """
+
+    def make(_: int, row: Mapping[str, str]) -> dict[str, list[int]]:
+        prompt = processor(_prompt(row["question"], template)).input_ids
+        answer = processor(_target(row["answer"], template), add_special_tokens=False).input_ids
+        answer.append(processor.eos_token_id)
+        labels = [IGNORED] * len(prompt) + answer
+        return {"input_ids": (prompt + answer)[-length:], "labels": labels[-length:]}
+
+    return Mapped(rows, make)
+
+
+def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:
+    """Returns `input_ids`, `attention_mask` and `labels`, each [batch, longest], padded on the right."""
+    labels = padded([f["labels"] for f in features], IGNORED)
+    return {**inputs([f["input_ids"] for f in features], processor), "labels": labels}
+
+
+def texts(row: Mapping[str, str]) -> list[str]:
+    """Returns question and answer."""
+    return [row["question"], row["answer"]]
+
+
+def predict(
+    model: Any,
+    processor: Any,
+    rows: Sequence[Mapping[str, str]],
+    start: int,
+    batch_size: int,
+    shown: Sequence[Mapping[str, str]],
+    *,
+    template: Literal["raw", "lm_eval"] = "raw",
+    shots: int = 0,
+    max_new_tokens: int = 256,
+) -> Predictions:
+    """Answers to word problems, generated greedily.
+
+    Args:
+        model: A decoder-only model.
+        processor: The tokenizer.
+        rows: Rows with `question` and `answer`.
+        start: Rows done before.
+        batch_size: Questions a batch.
+        shown: The training rows to show before each question, `shots` of them.
+        template: How question and answer are written.
+        shots: Solved problems before each question, the first of the training split, separated by blank lines.
+        max_new_tokens: Most tokens of an answer.
+
+    Returns:
+        Rows with `prediction`, `reference`, and the numbers found in the prediction: `strict` and `flexible`.
+
+    Raises:
+        Problem: A prompt and its answer do not fit into the model's context, or there are fewer than `shots` rows to show.
+    """
+    if len(shown) < shots:
+        raise Problem(f"there are {len(shown)} training rows, fewer than the {shots} shots")
+    solved = (_prompt(row["question"], template) + _target(row["answer"], template) + "\n\n" for row in shown[:shots])
+    before = "".join(solved)
+    context = getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
+
+    def answer(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:
+        prompts = [processor(before + _prompt(row["question"], template)).input_ids for row in batch]
+        given = inputs(prompts, processor, left=True)
+        width = given["input_ids"].shape[1]
+        if context is not None and width + max_new_tokens > context:
+            raise Problem(f"a prompt of {width} tokens and {max_new_tokens} new ones exceed the context of {context}")
+        ids = generate(model, processor, given, num_beams=1, max_new_tokens=max_new_tokens)[:, width:]
+        said = processor.batch_decode(ids, skip_special_tokens=True)
+        if template == "lm_eval":
+            said = [text.partition("Question:")[0] for text in said]
+        return [
+            {"prediction": text, "reference": row["answer"], "strict": strict(text), "flexible": flexible(text)}
+            for row, text in zip(batch, said, strict=True)
+        ]
+
+    return in_batches(rows, start, batch_size, answer)

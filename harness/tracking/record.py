@@ -1,0 +1,184 @@
+"""The record of one cell: everything that was asked, what came out, and where, as one JSON file that git keeps.
+
+    <root>/<entry>/<scale>/<label>.seed<seed>.json
+
+A record is made from the folders of the cell's stages alone, so that making it again gives the same bytes. It is the truth:
+tables, plots and the MLflow mirror are made from records. Lists of numbers stand on one line each, so that a diff shows
+what changed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.problems import Problem
+
+if TYPE_CHECKING:
+    from harness.spec.grid import Cell
+
+SCHEMA = 1
+POINTS = 200
+"""The most points that a record keeps of a curve."""
+EVALUATE = "evaluate/"
+"""What the role of an evaluation begins with; its name follows."""
+KEYS = (
+    *("schema", "entry", "title", "paper", "scale", "label", "axes", "baseline", "seed", "model", "data", "task"),
+    *("metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
+)
+"""The keys of a record, in their order."""
+
+
+def build(cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]:
+    """Makes the record of a finished cell.
+
+    Args:
+        cell: What was asked.
+        folders: The verified folders of its stages by role: prepare, prune, tune, evaluate/<name>.
+        root: What the paths of artifacts are written relative to.
+
+    Raises:
+        Problem: A number in one of the folders is not finite.
+    """
+    done = {role: _json(folder / "done.json") for role, folder in folders.items()}
+    environment = list(done.values())[-1]["environment"]
+    record = {
+        "schema": SCHEMA,
+        **_asked(cell),
+        "metrics": {
+            role.removeprefix(EVALUATE): _json(folder / "scores.json")
+            for role, folder in folders.items()
+            if role.startswith(EVALUATE)
+        },
+        "sparsity": _sparsity(folders),
+        "stages": {role: _stage(said, environment) for role, said in done.items()},
+        "curves": {
+            role: thin(read_curve(folder / "curve.jsonl"))
+            for role, folder in folders.items()
+            if (folder / "curve.jsonl").is_file()
+        },
+        "environment": environment,
+        "artifacts": {role: folder.relative_to(root).as_posix() for role, folder in folders.items()},
+    }
+    _check(record, f"{cell.entry} {cell.label}, seed {cell.seed}")
+    return record
+
+
+def write(record: Mapping[str, Any], root: Path) -> Path:
+    """Writes a record to its place below `root`, whole or not at all; the same record gives the same bytes.
+
+    Raises:
+        Problem: A number is not finite, or the place is taken by a cell of another label.
+    """
+    path = place(record, root)
+    _check(record, str(path))
+    if path.is_file() and (there := read(path)["label"]) != record["label"]:
+        raise Problem(f"the labels {there!r} and {record['label']!r} give one file name", where=str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf8") as file:
+        file.write(text(record))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path
+
+
+def place(record: Mapping[str, Any], root: Path) -> Path:
+    """Returns where a record lies below `root`."""
+    slug = re.sub(r"[^A-Za-z0-9._+-]+", "-", record["label"].replace("/", "."))
+    return root / record["entry"] / record["scale"] / f"{slug}.seed{record['seed']}.json"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Reads one record.
+
+    Raises:
+        Problem: The file is no record, or one of a later schema.
+    """
+    hint = "restore it from git, or remove it and run its experiment again"
+    try:
+        record = json.loads(path.read_text(encoding="utf8"))
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Problem(f"this record is damaged: {error}", where=str(path), hint=hint) from error
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        said = record.get("schema") if isinstance(record, dict) else None
+        raise Problem(f"this is no record of schema {SCHEMA} (it says {said!r})", where=str(path), hint=hint)
+    if missing := [key for key in KEYS if key not in record]:
+        raise Problem(f"this record is damaged: it lacks {', '.join(missing)}", where=str(path), hint=hint)
+    return record
+
+
+def read_all(root: Path, entry: str | None = None, scale: str | None = None) -> list[dict[str, Any]]:
+    """Reads the records below `root`, sorted by path, of one entry and one scale where these are given.
+
+    Raises:
+        Problem: One of the files is damaged: which.
+    """
+    below = root / entry if entry else root
+    pattern = f"{scale or '*'}/*.json"
+    return [read(path) for path in sorted(below.glob(pattern if entry else f"**/{pattern}"))]
+
+
+def thin(curve: Mapping[str, Sequence[Any]], points: int = POINTS) -> dict[str, list[Any]]:
+    """Keeps at most `points` evenly spaced points of a curve, the first and the last among them, to six digits."""
+    length = max((len(column) for column in curve.values()), default=0)
+    kept = range(length) if length <= points else [round(i * (length - 1) / (points - 1)) for i in range(points)]
+    return {name: [_digits(column[i]) for i in kept] for name, column in curve.items()}
+
+
+def read_curve(path: Path) -> dict[str, list[Any]]:
+    """Reads a stage's curve, one JSON object a line, into columns; a value that a line lacks is None."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def text(record: Mapping[str, Any]) -> str:
+    """Returns a record as JSON: a key a line, a list of plain values on one line."""
+    return "".join(_lines(record, "")) + "\n"
+
+
+def _lines(value: Any, indent: str) -> Iterator[str]:
+    inner = indent + " "
+    if isinstance(value, Mapping) and value:
+        opening, closing, items = "{", "}", [(f"{json.dumps(key)}: ", item) for key, item in value.items()]
+    elif isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
+        opening, closing, items = "[", "]", [("", item) for item in value]
+    else:
+        yield json.dumps(value, allow_nan=False, ensure_ascii=False)
+        return
+    yield opening
+    for number, (head, item) in enumerate(items):
+        yield f"{',' if number else ''}\n{inner}{head}"
+        yield from _lines(item, inner)
+    yield f"\n{indent}{closing}"
+
+
+def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if elsewhere."""
+    kept = {name: done[name] for name in ("key", "version", "options", "parents", "sources", "seconds")}
+    return kept if done["environment"] == environment else {**kept, "environment": done["environment"]}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf8"))
+
+
+def _digits(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _check(value: Any, where: str, dotted: str = "") -> None:
+    """Refuses a number that JSON cannot hold, naming its place in the record."""
+    if isinstance(value, float) and not math.isfinite(value):
+        hint = "the computation diverged; nothing was recorded"
+        raise Problem(f"{dotted} is {value}: a record holds finite numbers only", where=where, hint=hint)
+    if isinstance(value, Mapping | list | tuple):
+        for key, item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            _check(item, where, f"{dotted}.{key}".lstrip("."))

@@ -1,0 +1,55 @@
+"""Which rows a step trains on: a new seeded permutation every epoch, cut into batches; the step alone decides.
+
+No position is ever stored: a resumed run asks for its next step's batch and gets what an uninterrupted run would.
+An epoch is ceil(rows / batch) steps: no row is dropped, and an epoch's last batch may be smaller than the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy
+from torch import Tensor
+
+Collate = Callable[[list[Any]], Mapping[str, Tensor]]
+
+
+def steps_for(epochs: float, rows: int, batch_size: int) -> int:
+    """Returns the steps of so many passes over the rows, the last batch of a pass counting as a step: at least 1."""
+    return max(1, round(epochs * -(-rows // batch_size)))
+
+
+def rows_of(step: int, rows: int, batch_size: int, seed: int) -> list[int]:
+    """Returns the indices of the rows that a step trains on.
+
+    Args:
+        step: Steps done before, from 0.
+        rows: Rows there are.
+        batch_size: Rows a step, over all its micro-batches.
+        seed: Of the data order; each epoch has its own permutation.
+    """
+    epoch, position = divmod(step, -(-rows // batch_size))
+    order = numpy.random.default_rng([seed, epoch]).permutation(rows)
+    return order[position * batch_size : (position + 1) * batch_size].tolist()
+
+
+def batches(
+    features: Sequence[Any], collate: Collate, *, batch_size: int, micro_batch: int, seed: int
+) -> Callable[[int], list[Mapping[str, Tensor]]]:
+    """Returns the function from a step to its micro-batches.
+
+    Args:
+        features: The training examples, indexed one by one when their step comes.
+        collate: Makes one padded batch of some examples.
+        batch_size: Examples a step.
+        micro_batch: Examples a forward; the last micro-batch of a step may be smaller.
+        seed: Of the data order.
+    """
+
+    def of(step: int) -> list[Mapping[str, Tensor]]:
+        chosen = rows_of(step, len(features), batch_size, seed)
+        parts = (chosen[at : at + micro_batch] for at in range(0, len(chosen), micro_batch))
+        return [collate([features[row] for row in part]) for part in parts]
+
+    return of

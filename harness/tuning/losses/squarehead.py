@@ -1,0 +1,67 @@
+"""SquareHead: `sum_l mean((h_l - t_l)^2) / (mean(t_l^2) + eps)`, hidden states of the student h against the teacher t.
+
+Kurtic et al., arXiv 2310.06927; the paper's released code, as `scripts/train/train_sparse.py` of SparseFinetuning (MPT)
+and `run_translation.py`, `run_asr.py` of TACO4NLP (T5, Whisper) have it. Both means run over all valid positions and the
+width together: a ratio of two means, once per layer and micro-batch, not a mean of ratios. Layers are summed, so the
+term grows with depth, and so are the stacks of an encoder-decoder model.
+
+The two codes differ in the last state, which `final` chooses, and in eps: 2^-7 (the bf16 machine epsilon) for MPT, 1e-9
+for T5, 1e-8 for Whisper. 2^-7 is no small number next to the hidden states of a small model; `teacher_scale` tells.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from harness.tuning.forward import Forward
+
+HIDDEN = True
+
+
+def loss(
+    student: Forward, teacher: Forward, *, eps: float = 0.0078125, final: Literal["norm", "block"] = "norm"
+) -> dict[str, Tensor]:
+    """Squared error of every block's output, relative to the teacher's mean square.
+
+    Args:
+        student: The student's result with hidden states.
+        teacher: The teacher's result with hidden states, of the same shapes.
+        eps: What is added to the teacher's mean square.
+        final: The last state: "norm", the output of the final norm in place of the last block's (MPT), or "block", the
+            last block's own output (T5, Whisper).
+    """
+    return {
+        stack: sum(
+            mean_square(s.float() - t.float(), valid) / (mean_square(t.float(), valid) + eps)
+            for s, t in zip(states(student, stack, final), states(teacher, stack, final), strict=True)
+        )
+        for stack, valid in student.valid.items()
+    }
+
+
+def states(result: Forward, stack: str, final: str) -> tuple[Tensor, ...]:
+    """Returns the hidden states of a stack, one per block [batch, time, width], the last one as `final` says."""
+    blocks = result.blocks[stack]
+    return (*blocks[:-1], result.norms[stack]) if final == "norm" else blocks
+
+
+def mean_square(x: Tensor, valid: Tensor) -> Tensor:
+    """Returns the mean of x^2 over the valid positions and the width.
+
+    Args:
+        x: [batch, time, width].
+        valid: [batch, time].
+    """
+    kept = torch.where(valid.unsqueeze(-1), x, 0.0)
+    return kept.square().sum() / (valid.sum() * x.shape[-1])
+
+
+def teacher_scale(teacher: Forward) -> dict[str, tuple[float, ...]]:
+    """Returns the teacher's mean(t^2) per stack, of every block's output and then of the final norm's: what eps meets."""
+    return {
+        stack: tuple(mean_square(t.float(), valid).item() for t in (*teacher.blocks[stack], teacher.norms[stack]))
+        for stack, valid in teacher.valid.items()
+    }

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import torch
+
+from harness.tuning.methods import masked
+
+KEEP = torch.tensor([[True, False], [False, True]])
+
+
+def test_it_trains_the_weight_with_zeros_where_it_was_pruned():
+    weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    trained = masked.prepare(weight, KEEP)
+    assert {k: v.tolist() for k, v in trained.items()} == {"weight": [[1, 0], [0, 4]]}
+    assert weight[0, 1] == 2
+
+
+def test_projection_is_in_place_exact_and_proof_against_what_is_not_finite():
+    tensor = torch.tensor([[1.0, float("nan")], [-float("inf"), -2.0]])
+    masked.project({"weight": tensor}, KEEP)
+    assert tensor.tolist() == [[1, 0], [0, -2]]
+
+
+def test_merged_is_what_was_trained():
+    trained = masked.prepare(torch.randn(2, 2), KEEP)
+    assert masked.merge(torch.zeros(2, 2), KEEP, trained) is trained["weight"]
