@@ -59,9 +59,7 @@ def model_source(name: str, revision: str = "main") -> Source:
     return _find("models", name, revision)
 
 
-def dataset_source(
-    name: str, config: str | None = None, splits: Sequence[str] = (), revision: str = "main"
-) -> Source:
+def dataset_source(name: str, config: str | None = None, splits: Sequence[str] = (), revision: str = "main") -> Source:
     """Finds a data set by hub name or folder.
 
     Args:
@@ -139,7 +137,8 @@ def _absent(kind: str, name: str, roots: Sequence[Path]) -> Problem:
         hint = f"`{download} --local-dir {looked[0]}` puts it there; or unset HARNESS_MIRROR to use the hub"
     else:
         hint = f"`{download}` with a network, or set HARNESS_MIRROR to a folder that holds it"
-    return Problem(f"{what} {name!r} is not here; looked in {', '.join(looked)}", nearest=nearest(name, there), hint=hint)
+    absent = f"{what} {name!r} is not here; looked in {', '.join(looked)}"
+    return Problem(absent, nearest=nearest(name, there), hint=hint)
 
 
 def _in_hub_cache(kind: str, name: str, revision: str) -> bool:
@@ -155,7 +154,7 @@ def _in_hub_cache(kind: str, name: str, revision: str) -> bool:
 
 
 def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Reads from a data set's card (the YAML head of README.md) the splits of each configuration; empty if it says none."""
+    """Reads each configuration's splits from a data set's card, the YAML head of README.md; empty if it says none."""
     import yaml
 
     card = folder / "README.md"
@@ -179,7 +178,8 @@ def _check_splits(source: Source, config: str | None, splits: Sequence[str]) -> 
     for split in splits:
         if split not in have:
             what = f"{source.name}{f' ({config})' if config else ''} has no split {split!r} here"
-            raise Problem(what, where=str(source.path), nearest=nearest(split, have), hint=f"there is: {', '.join(have)}")
+            hint = f"there is: {', '.join(have)}"
+            raise Problem(what, where=str(source.path), nearest=nearest(split, have), hint=hint)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from typing import Any, TypeVar
 
 from harness.problems import Problem, unknown
+
+T = TypeVar("T")
 
 
 class Row(Mapping[str, Any]):
@@ -64,3 +66,18 @@ def first(name: str, items: Sequence[Any], size: int, least: int = 1) -> Sequenc
     if not least <= size <= len(items):
         raise Problem(f"{name}: size={size} should lie between {least} and {len(items)}")
     return items[:size]
+
+
+def cover_first(items: Iterable[T], words: Callable[[T], Set[str]]) -> tuple[list[T], int]:
+    """Puts first the items that bring a new word, so that any long enough beginning holds every word.
+
+    Returns:
+        The items in their new order, and how many of them bring a new word.
+    """
+    seen: set[str] = set()
+    cover: list[T] = []
+    rest: list[T] = []
+    for item in items:
+        (rest if words(item) <= seen else cover).append(item)
+        seen |= words(item)
+    return cover + rest, len(cover)

@@ -6,10 +6,11 @@ Reads the first shard of each split only, as SparseGPT and Wanda do: 356,317 tra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from harness.data._columns import keep
 from harness.data._hub import find, read
 from harness.data._rows import Rows
-from harness.data._text import text_row
 from harness.sources import Source
 
 KIND = "text"
@@ -31,4 +32,4 @@ def rows(split: str, *, revision: str = "main") -> Rows:
         revision: The hub's branch or commit.
     """
     shards = {name: SHARDS[name] for name in split.split("+") if name in SHARDS}
-    return Rows(read(source([split], revision=revision), split, files=shards), text_row)
+    return Rows(read(source([split], revision=revision), split, files=shards), partial(keep, columns=("text",)))

@@ -1,7 +1,7 @@
 """Common Voice 11.0: read sentences of volunteers; SquareHead fine-tunes Whisper on its Hindi (train+validation).
 
-Clips of 0 s and of 30 s or more are left out, as the authors do: Whisper sees 30 s. On the hub the data set is gated and
-is a loading script, which `datasets` no longer runs; a Parquet copy in a mirror, or the hub's own conversion
+Clips of 0 s and of 30 s or more are left out, as the authors do: Whisper sees 30 s. On the hub the data set is gated
+and is a loading script, which `datasets` no longer runs; a Parquet copy in a mirror, or the hub's own conversion
 (revision=refs/convert/parquet, where there is one), can be read.
 """
 

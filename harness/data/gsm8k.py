@@ -6,8 +6,9 @@ An answer's steps hold calculator marks such as <<3+4=7>>; its last line is `###
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import itemgetter
+from functools import partial
 
+from harness.data._columns import keep
 from harness.data._hub import find, read
 from harness.data._rows import Rows
 from harness.sources import Source
@@ -29,6 +30,5 @@ def rows(split: str, *, revision: str = "main") -> Rows:
         split: train or test.
         revision: The hub's branch or commit.
     """
-    columns = itemgetter("question", "answer")
     data = read(source([split], revision=revision), split, config=CONFIG)
-    return Rows(data, lambda row: dict(zip(("question", "answer"), columns(row), strict=True)))
+    return Rows(data, partial(keep, columns=("question", "answer")))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from harness.data._columns import keep
 from harness.data._hub import find, read
 from harness.data._rows import Rows
-from harness.data._text import text_row
 from harness.sources import Source
 
 KIND = "text"
@@ -26,4 +27,4 @@ def rows(split: str, *, revision: str = "main") -> Rows:
         split: train or validation; `a+b` for both.
         revision: The hub's branch or commit.
     """
-    return Rows(read(source([split], revision=revision), split), text_row)
+    return Rows(read(source([split], revision=revision), split), partial(keep, columns=("text",)))

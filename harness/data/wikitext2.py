@@ -7,10 +7,11 @@ whose perplexities are not comparable. Rows are the hub's lines, empty ones too,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from harness.data._columns import keep
 from harness.data._hub import find, read
 from harness.data._rows import Rows
-from harness.data._text import text_row
 from harness.sources import Source
 
 KIND = "text"
@@ -33,4 +34,4 @@ def rows(split: str, *, raw: bool = True, revision: str = "main") -> Rows:
         revision: The hub's branch or commit.
     """
     data = read(source([split], raw=raw, revision=revision), split, config=CONFIGS[raw])
-    return Rows(data, text_row)
+    return Rows(data, partial(keep, columns=("text",)))

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Literal
 
+from harness.data._columns import pair
 from harness.data._hub import find, read
 from harness.data._rows import Rows
-from harness.data._translation import pair
 from harness.sources import Source
 
 KIND = "translation"

@@ -94,11 +94,13 @@ def tiny(texts: Iterable[str], *, seed: int) -> tuple[WhisperForConditionalGener
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config).eval()
-    model.generation_config.update(
-        is_multilingual=False,
-        no_timestamps_token_id=ids["<|notimestamps|>"],
-        prev_sot_token_id=ids["<|startofprev|>"],
-        max_length=config.max_target_positions,
-        return_timestamps=False,
-    )
+    generation = {
+        "is_multilingual": False,
+        "no_timestamps_token_id": ids["<|notimestamps|>"],
+        "prev_sot_token_id": ids["<|startofprev|>"],
+        "return_timestamps": False,
+        "max_length": config.max_target_positions,
+    }
+    for name, value in generation.items():  # its update() leaves out the names that only Whisper has
+        setattr(model.generation_config, name, value)
     return model, WhisperProcessor(extractor, tokenizer)

@@ -2,16 +2,16 @@
 
     mean over seeds;  s.e. = sqrt(sum (x - mean)^2 / (n - 1) / n);  gap = mean - paper
 
-Every cell of the grid has its rows whether it was run or not, and every number that could not be read of the paper is an
-explicit blank. Scores of unlike protocols (another tokeniser, window or split) are refused, because their difference says
-nothing of the methods.
+Every cell of the grid has its row whether it was run or not, and so has every number of the paper. A number that could not
+be read stays a blank that says so. Scores of unlike protocols (another tokeniser, window, split) are refused, because their
+difference says nothing of the methods.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +24,16 @@ if TYPE_CHECKING:
     from harness.spec.grid import Cell
 
 DENSE, ONE_SHOT = "dense", "one_shot"
-NOT_RUN, NOT_GIVEN = "not run", "not given in what could be read"
+NOT_RUN, OTHER_SCALE, NOT_GIVEN = "not run", "not at this scale", "not given in what could be read"
 ROW_AXES = ("prune.sparsity", "prune.pattern")
 """The axes that run down a table and along a plot, the first that the grid has; else its first axis."""
+COLUMNS = (
+    *("label", "baseline", "row", "x", "arm", "evaluation", "metric", "mean", "stderr", "n", "expected", "sampling"),
+    *("error", "protocol", "higher_is_better", "status", "paper", "spread", "gap", "read"),
+)
+Record = Mapping[str, Any]
+Column = tuple[str, str]
+"""An evaluation's name and one of its metrics."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +41,16 @@ class Comparison:
     """One entry at one scale, ours beside the paper's.
 
     Attributes:
-        entry, title, scale, model, data: As in the records.
-        paper: `id`, `table` and `name` of the paper; None where the entry stands in none.
-        unlike: Why our levels cannot be compared with the paper's, or None where they can.
-        axis: The axis that runs down the table.
-        unit: The reference's unit, "" where there is none.
-        frame: One row a cell and metric, columns: label, baseline ("dense", "one_shot" or None), row (label on `axis`),
-            arm (labels on the other axes, joined with "/"), evaluation, metric, mean, stderr (over seeds; NaN below two),
-            n (seeds), expected (seeds asked for), sampling (mean standard error over the rows of the test set), protocol,
-            higher_is_better, paper, read (the place of the paper's number), gap, reached (sparsity of the pruned layers).
+        entry: Its name; likewise title, scale, model and data.
+        paper: `id`, `name` and `table` of the paper; None where the entry stands in none.
+        unlike: Why our levels cannot be compared with the paper's; None where they can, and where there is no paper.
+        axis: The axis that runs down the table; "" for an entry without a grid.
+        unit: The unit of the paper's numbers.
+        reference: The column that the paper's numbers belong to, or None.
+        frame: A row a cell and metric. `row` is the label on `axis` and `x` its value, if a number; `arm` the labels on
+            the other axes; `stderr` is over `n` seeds (NaN below two) of `expected`, `sampling` over the rows of the test
+            set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing or
+            partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
     """
 
     entry: str
@@ -50,20 +58,212 @@ class Comparison:
     scale: str
     model: str
     data: str
-    paper: Mapping[str, str] | None
+    paper: Mapping[str, str | None] | None
     unlike: str | None
     axis: str
     unit: str
+    reference: Column | None
     frame: pd.DataFrame
 
-    def headlines(self) -> list[tuple[str, str]]:
-        """Returns evaluation and first metric of every evaluation that has a number, ours or the paper's."""
-        pairs = dict.fromkeys(zip(self.frame["evaluation"], self.frame["metric"], strict=True))
+    def columns(self) -> list[Column]:
+        """Returns every evaluation and metric, in the order of the entry."""
+        return list(dict.fromkeys(zip(self.frame["evaluation"], self.frame["metric"], strict=True)))
+
+    def headlines(self) -> list[Column]:
+        """Returns the first metric of every evaluation, and the one the paper's numbers are of."""
         first: dict[str, str] = {}
-        for evaluation, metric in pairs:
+        for evaluation, metric in self.columns():
             first.setdefault(evaluation, metric)
-        return list(first.items())
+        return [column for column in self.columns() if column in first.items() or column == self.reference]
 
     def select(self, evaluation: str, metric: str) -> pd.DataFrame:
-        """Returns the rows of one metric, a row a cell, in the grid's order."""
+        """Returns the rows of one metric, a row a cell."""
         return self.frame[(self.frame["evaluation"] == evaluation) & (self.frame["metric"] == metric)]
+
+    @property
+    def seeds_are_repeated(self) -> bool:
+        """Whether any error is over seeds; otherwise all are over the rows of the test set."""
+        return bool((self.frame["n"] > 1).any())
+
+
+def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Comparison:
+    """Sets the records of one entry at one scale beside the paper's numbers.
+
+    Args:
+        entry: The experiment, read at the scale of the records.
+        records: Records; those of other entries and scales, and of cells that the grid no longer has, are passed over.
+        mix: Accept scores of unlike protocols in one column; each row says its own.
+
+    Raises:
+        Problem: The scores of one column follow unlike protocols: which, and whose.
+    """
+    from harness.spec.grid import cells
+
+    own, top = cells(entry), cells(entry.top)
+    axis = next((name for name in ROW_AXES if name in entry.grid), next(iter(entry.grid), ""))
+    expected = _by_label(own)
+    theirs = {label: (cell, 0) for label, (cell, _) in _by_label(top).items() if _stands(entry, label, expected)}
+    known = _in_order(expected | theirs, axis)
+    mine = [r for r in records if (r["entry"], r["scale"]) == (entry.name, entry.scale) and r["label"] in expected]
+    if not mix:
+        _refuse_unlike(mine)
+    columns = _columns(mine, own[0])
+    reference = _reference(entry, columns)
+    rows = [
+        _row(cell, axis, column) | _ours(mine, label, seeds, column) | _theirs(entry, label, column == reference)
+        for column in columns
+        for label, (cell, seeds) in known.items()
+    ]
+    return Comparison(
+        entry=entry.name,
+        title=entry.title,
+        scale=entry.scale,
+        model=entry.model,
+        data=entry.data or "",
+        paper=entry.paper.model_dump() if entry.paper else None,
+        unlike=_unlike(own[0], top[0]) if entry.paper else None,
+        axis=axis,
+        unit=entry.reference.unit if entry.reference else "",
+        reference=reference,
+        frame=_frame(rows),
+    )
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and its standard error over repetitions; NaN where there are none, or one."""
+    mean = statistics.fmean(values) if values else math.nan
+    return mean, statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _by_label(cells: Iterable[Cell]) -> dict[str, tuple[Cell, int]]:
+    """Returns the first cell of each label and how many seeds it has."""
+    found: dict[str, tuple[Cell, int]] = {}
+    for cell in cells:
+        found[cell.label] = (found.get(cell.label, (cell, 0))[0], found.get(cell.label, (cell, 0))[1] + 1)
+    return found
+
+
+def _in_order(known: Mapping[str, tuple[Cell, int]], axis: str) -> dict[str, tuple[Cell, int]]:
+    """Puts cells in the order of their sparsity where that is a number for all, the dense ones first; else as they are."""
+    values = {label: cell.values.get(axis, -math.inf) for label, (cell, _) in known.items()}
+    numeric = all(isinstance(value, int | float) for value in values.values())
+    return dict(sorted(known.items(), key=lambda item: values[item[0]]) if numeric else known.items())
+
+
+def _stands(entry: Entry, label: str, expected: Mapping[str, Any]) -> bool:
+    """Says whether the paper has a number for a cell that this scale does not have."""
+    given = entry.reference.cells.get(label) if entry.reference else None
+    return label not in expected and given is not None and given.value is not None
+
+
+def _columns(records: Sequence[Record], cell: Cell) -> list[Column]:
+    """Returns evaluations and their metrics as the records have them; the headline alone where nothing was run."""
+    columns: list[Column] = []
+    for evaluation, settings in cell.settings["evaluate"].items():
+        names = dict.fromkeys(name for record in records for name in record["metrics"].get(evaluation, {}))
+        columns += [(evaluation, name) for name in names or (settings["metric"].partition(":")[0],)]
+    return columns
+
+
+def _reference(entry: Entry, columns: Sequence[Column]) -> Column | None:
+    """Returns the column that the paper's numbers are of: `evaluation.metric`, or an evaluation's headline."""
+    if entry.reference is None:
+        return None
+    evaluation, _, metric = entry.reference.metric.partition(".")
+    found = [column for column in columns if column[0] == evaluation and metric in ("", column[1])]
+    if not found:
+        names = [f"{e}.{m}" for e, m in columns if e == evaluation]
+        what = f"the paper's numbers are of {entry.reference.metric!r}, which the records do not have"
+        raise Problem(what, where=entry.where("reference.metric"), hint=f"they have: {', '.join(names)}")
+    return found[0]
+
+
+def _row(cell: Cell, axis: str, column: Column) -> dict[str, Any]:
+    """Returns where a cell stands: in which row of which arm."""
+    others = [label for name, label in cell.axes.items() if name != axis]
+    inside = axis in cell.axes
+    x = cell.values.get(axis)
+    return {
+        "label": cell.label,
+        "baseline": cell.baseline,
+        "row": cell.axes[axis] if inside else cell.baseline or cell.label,
+        "x": float(x) if isinstance(x, int | float) and not isinstance(x, bool) else math.nan,
+        "arm": "/".join([*others, ONE_SHOT] if inside and cell.baseline == ONE_SHOT else others),
+        "evaluation": column[0],
+        "metric": column[1],
+    }
+
+
+def _ours(records: Sequence[Record], label: str, seeds: int, column: Column) -> dict[str, Any]:
+    evaluation, metric = column
+    scores = [r["metrics"].get(evaluation, {}).get(metric) for r in records if r["label"] == label]
+    scores = [score for score in scores if score is not None]
+    mean, stderr = mean_and_error([score["value"] for score in scores])
+    missing = NOT_RUN if seeds else OTHER_SCALE
+    return {
+        "mean": mean,
+        "stderr": stderr,
+        "n": len(scores),
+        "expected": seeds,
+        "sampling": mean_and_error([s["stderr"] for s in scores if s["stderr"] is not None])[0],
+        "protocol": " | ".join(sorted({score["protocol"] for score in scores})),
+        "higher_is_better": scores[0]["higher_is_better"] if scores else None,
+        "status": missing if not scores else f"{len(scores)} of {seeds} seeds" if len(scores) < seeds else "",
+    }
+
+
+def _theirs(entry: Entry, label: str, wanted: bool) -> dict[str, Any]:
+    """Returns the paper's number for a cell; `read` says where it stands, or that it is not given."""
+    if not wanted:
+        return {"paper": math.nan, "spread": math.nan, "read": ""}
+    reference = entry.reference
+    given = reference.cells.get(label)
+    if given is None or given.value is None:
+        looked = f" ({reference.read_at(label)})" if given else ""
+        return {"paper": math.nan, "spread": math.nan, "read": NOT_GIVEN + looked}
+    spread = math.nan if given.plus_minus is None else given.plus_minus * reference.factor
+    return {"paper": given.value * reference.factor, "spread": spread, "read": reference.read_at(label)}
+
+
+def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Makes the table, gaps and errors filled in."""
+    frame = pd.DataFrame(rows)
+    frame["gap"] = frame["mean"] - frame["paper"]
+    repeated = (frame["n"] > 1).any()
+    frame["error"] = frame["stderr"] if repeated else frame["sampling"]
+    frame["baseline"] = frame["baseline"].astype(object).where(frame["baseline"].notna(), None)
+    return frame[list(COLUMNS)]
+
+
+def _unlike(own: Cell, top: Cell) -> str | None:
+    """Returns what this scale runs instead of what the paper ran, or None."""
+    differences = []
+    if own.settings["model"] != top.settings["model"]:
+        differences.append(f"{own.settings['model']} instead of {top.settings['model']}")
+    for name, settings in own.settings["evaluate"].items():
+        theirs = top.settings["evaluate"].get(name)
+        for key in ("data", "split", "limit") if theirs else ():
+            if settings[key] != theirs[key]:
+                differences.append(f"{name} {key} {settings[key]} instead of {theirs[key]}")
+    return "; ".join(differences) or None
+
+
+def _refuse_unlike(records: Sequence[Record]) -> None:
+    found: dict[Column, dict[str, str]] = {}
+    for column, protocol, label in _protocols(records):
+        found.setdefault(column, {}).setdefault(protocol, label)
+    for (evaluation, metric), protocols in found.items():
+        if len(protocols) > 1:
+            shown = "; ".join(f"{label}: {protocol}" for protocol, label in protocols.items())
+            raise Problem(
+                f"unlike protocols in one column: {shown}",
+                where=f"{records[0]['entry']} {records[0]['scale']}, {evaluation}.{metric}",
+                hint="run the cells again under one protocol; their scores cannot be compared",
+            )
+
+
+def _protocols(records: Sequence[Record]) -> Iterator[tuple[Column, str, str]]:
+    for record in records:
+        for evaluation, scores in record["metrics"].items():
+            for metric, score in scores.items():
+                yield (evaluation, metric), score["protocol"], record["label"]

@@ -1,85 +1,212 @@
-"""Plots: a metric over sparsity, one line an arm, with error bars over seeds, the dense model as a horizontal line.
+"""Plots: a metric over sparsity, one line an arm, error bars, the dense model as a horizontal line.
 
-The paper's points are hollow markers in the colour of their arm. Where the run is not on the paper's model and data, their
-levels say nothing about ours: the paper's points then get a panel of their own beside ours, on its own scale. The colours are
-Okabe and Ito's, which people with any kind of colour blindness can tell apart, and every arm has its own marker too. The
-bytes of a PNG depend on the numbers alone (Agg, fixed resolution, no date and no version inside).
+The paper's numbers are hollow markers in the colour of their arm. Where ours are not on the paper's model and data, their
+levels say nothing about ours, and they get a panel of their own with its own scale. The colours are Okabe and Ito's, which
+people with any kind of colour blindness tell apart; every arm has its own marker too. The bytes of a PNG depend on the
+numbers alone (Agg, fixed resolution, no date and no version inside).
 """
 
 from __future__ import annotations
 
+import io
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from harness.reporting.compare import ONE_SHOT, Comparison
+from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
+from harness.reporting.tables import arm_label, column_label, row_label
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
-WIDE_RANGE = 8.0
-"""A metric whose largest value is more than this many times its smallest is drawn on a logarithmic scale."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+WIDE = 8.0
+"""A metric whose largest value is at least this many times its smallest is drawn on a logarithmic scale."""
 
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours of the paper and of what is written on it."""
+    """The colour of the background, and those of what is drawn on it: text, the untuned arm, the grid."""
 
     paper: str
     text: str
+    muted: str
     faint: str
 
 
-LIGHT = Ink(paper="#ffffff", text="#1f2328", faint="#d8dee4")
-DARK = Ink(paper="#15191f", text="#e6e9ed", faint="#343b44")
+LIGHT = Ink(paper="#ffffff", text="#1f2328", muted="#6e7781", faint="#e1e5ea")
+DARK = Ink(paper="#161b22", text="#e6edf3", muted="#9aa4af", faint="#30363d")
 
 
-def draw(comparison: Comparison, evaluation: str, metric: str, ink: Ink = LIGHT) -> Figure:
+def draw(comparison: Comparison, column: Column, ink: Ink = LIGHT) -> Figure:
     """Draws one metric of one evaluation.
 
     Returns:
-        The figure: one panel, or two where the paper's numbers are there but not comparable in level.
+        A figure of one panel, or of two where the paper's numbers are there but not comparable in level.
     """
-    rows = comparison.select(evaluation, metric)
-    arms = _arms(rows)
+    rows = comparison.select(*column)
     apart = comparison.unlike is not None and rows["paper"].notna().any()
     with matplotlib.rc_context(_style(ink)):
-        figure = Figure(figsize=(9.6 if apart else 7.2, 4.2), dpi=150, layout="constrained")
-        panels = figure.subplots(1, 2 if apart else 1, squeeze=False, width_ratios=[3, 2] if apart else [1])[0]
-        for panel, columns in zip(panels, (["mean"], ["paper"]) if apart else (["mean", "paper"],), strict=True):
-            _panel(panel, rows, arms, columns, comparison, ink)
-        up = rows["higher_is_better"].dropna()
-        better = "" if up.empty else (" (higher is better)" if up.iloc[0] else " (lower is better)")
-        panels[0].set_ylabel(f"{comparison.name(evaluation, metric)}{better}")
+        figure = Figure(figsize=(10.5 if apart else 7.5, 4.2), dpi=144, layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, 1 + apart, squeeze=False, width_ratios=[3, 2] if apart else None)[0]
         if apart:
+            _panel(panels[0], rows, ("mean",), comparison, ink)
+            _panel(panels[1], rows, ("paper",), comparison, ink)
             panels[0].set_title(f"ours: {comparison.model}", loc="left")
-            panels[1].set_title("the paper's numbers, its own scale", loc="left")
-        figure.suptitle(f"{comparison.title} · scale {comparison.scale}", x=0.01, ha="left", weight="bold")
-        figure.legend(handles=_legend(rows, arms, ink), loc="outside right upper", frameon=False)
+            panels[1].set_title("the paper's (another model: compare the order, not the level)", loc="left", wrap=True)
+        else:
+            _panel(panels[0], rows, ("mean", "paper"), comparison, ink)
+        panels[0].set_ylabel(_metric(column, rows))
+        figure.suptitle(f"{comparison.title}  ({comparison.scale})", x=0.01, ha="left")
+        figure.legend(handles=_legend(rows, ink), loc="outside right upper", frameon=False)
     return figure
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Writes a PNG for every evaluation's headline as `<folder>/<entry>.<scale>.<evaluation>.png`; returns the paths."""
+    """Writes a PNG of every headline metric, `<folder>/<entry>.<scale>.<metric>.png`; returns the paths."""
     paths = []
-    for evaluation, metric in comparison.headlines():
-        path = folder / f"{comparison.entry}.{comparison.scale}.{evaluation}.png"
+    for column in comparison.headlines():
+        name = column_label(column).replace(" ", ".").replace("/", "-")
+        path = folder / f"{comparison.entry}.{comparison.scale}.{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(draw(comparison, evaluation, metric)))
+        path.write_bytes(png(draw(comparison, column)))
         paths.append(path)
     return paths
 
 
 def png(figure: Figure) -> bytes:
-    """Returns the figure as a PNG; the same figure gives the same bytes."""
-    import io
-
+    """Returns a figure as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _style(ink: Ink) -> dict[str, Any]:
+    text = ("axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "text.color")
+    sizes = {"axes.titlesize": 9.5, "axes.labelsize": 10, "legend.fontsize": 9.5, "figure.titlesize": 11.5, "font.size": 9.5}
+    return {
+        **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), ink.paper),
+        **dict.fromkeys(("axes.edgecolor", "grid.color"), ink.faint),
+        **dict.fromkeys(text, ink.text),
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
+        **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
+        **sizes,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "axes.axisbelow": True,
+        "figure.titleweight": "bold",
+        "font.family": "DejaVu Sans",
+        "lines.linewidth": 1.8,
+        "lines.markersize": 6.5,
+    }
+
+
+def _metric(column: Column, rows: pd.DataFrame) -> str:
+    known = rows["higher_is_better"].dropna()
+    better = "" if known.empty else " (higher is better)" if known.iloc[0] else " (lower is better)"
+    return column_label(column) + better
+
+
+def _arms(rows: pd.DataFrame) -> list[str]:
+    return list(dict.fromkeys(rows.loc[rows["baseline"] != DENSE, "arm"]))
+
+
+def _look(arm: str, arms: Sequence[str], ink: Ink) -> dict[str, Any]:
+    """Returns an arm's colour, marker and line: the same in every panel; dashes for what was not tuned."""
+    if arm == ONE_SHOT:
+        return {"color": ink.muted, "marker": "X", "linestyle": (0, (3, 2))}
+    number = [name for name in arms if name != ONE_SHOT].index(arm)
+    line = (0, (3, 2)) if arm.endswith(f"/{ONE_SHOT}") else "-"
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": line}
+
+
+def _places(rows: pd.DataFrame) -> dict[str, float]:
+    """Returns where each row label stands on the x axis: at its value in percent, or one after the other."""
+    pruned = rows[rows["baseline"] != DENSE].drop_duplicates("row")
+    if pruned["x"].notna().all():
+        return dict(zip(pruned["row"], 100 * pruned["x"], strict=True))
+    return {row: float(place) for place, row in enumerate(pruned["row"])}
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Comparison, ink: Ink) -> None:
+    arms, places = _arms(rows), _places(rows)
+    for arm in arms:
+        points = rows[(rows["arm"] == arm) & (rows["baseline"] != DENSE)]
+        for value in values:
+            _line(axes, points, value, places, _look(arm, arms, ink), alone=len(values) == 1)
+    for dense in rows[rows["baseline"] == DENSE].itertuples():
+        for value in values:
+            _level(axes, dense, value, ink)
+    _axis(axes, rows, places, comparison)
+    _scale(axes, rows[list(values)].to_numpy().ravel())
+
+
+def _line(axes: Axes, points: pd.DataFrame, value: str, places: Mapping[str, float], look: dict, alone: bool) -> None:
+    """Draws an arm: ours as a line with error bars, the paper's as hollow markers."""
+    points = points[points[value].notna()]
+    if points.empty:
+        return
+    x = points["row"].map(places)
+    if value == "mean":
+        axes.errorbar(x, points["mean"], yerr=points["error"].fillna(0), capsize=3, elinewidth=1.2, zorder=3, **look)
+    else:
+        line = ":" if alone else "none"
+        hollow = look | {"linestyle": line, "markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 9}
+        spread = points["spread"].fillna(0)
+        axes.errorbar(x, points["paper"], yerr=spread, capsize=3, elinewidth=1.2, zorder=4, **hollow)
+
+
+def _level(axes: Axes, dense: Any, value: str, ink: Ink) -> None:
+    """Draws the dense model as a horizontal line, ours with its error as a band, the paper's dotted."""
+    level = getattr(dense, value)
+    if math.isnan(level):
+        return
+    axes.axhline(level, color=ink.text, linewidth=1.2, linestyle="-" if value == "mean" else ":", zorder=2)
+    if value == "mean" and not math.isnan(dense.error):
+        axes.axhspan(level - dense.error, level + dense.error, color=ink.text, alpha=0.08, linewidth=0, zorder=1)
+
+
+def _axis(axes: Axes, rows: pd.DataFrame, places: Mapping[str, float], comparison: Comparison) -> None:
+    """Labels the x axis with exactly the values that there are."""
+    percent = comparison.axis == "prune.sparsity" and rows.loc[rows["baseline"] != DENSE, "x"].notna().all()
+    labels = [row_label(comparison, row).removesuffix("%") if percent else row for row in places]
+    axes.set_xticks(list(places.values()), labels)
+    axes.set_xlabel("sparsity (%)" if percent else comparison.axis.rpartition(".")[2])
+    axes.margins(x=0.06, y=0.1)
+
+
+def _scale(axes: Axes, values: Any) -> None:
+    """Makes a wide range of positive values logarithmic, with plain numbers at its ticks."""
+    known = [value for value in values if not math.isnan(value)]
+    if not known or min(known) <= 0 or max(known) < WIDE * min(known):
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(rows: pd.DataFrame, ink: Ink) -> list[Line2D | ErrorbarContainer]:
+    """Returns a handle for every arm that is drawn, the dense model, and the paper's hollow markers."""
+    arms = _arms(rows)
+    drawn = rows[rows["mean"].notna() | rows["paper"].notna()]
+    handles = [Line2D([], [], label=arm_label(arm), **_look(arm, arms, ink)) for arm in arms if arm in set(drawn["arm"])]
+    dense = drawn[drawn["baseline"] == DENSE]
+    if dense["mean"].notna().any():
+        handles.append(Line2D([], [], color=ink.text, linewidth=1.2, label="dense"))
+    if dense["paper"].notna().any():
+        handles.append(Line2D([], [], color=ink.text, linewidth=1.2, linestyle=":", label="dense, the paper's"))
+    if drawn.loc[drawn["baseline"] != DENSE, "paper"].notna().any():
+        hollow = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 9, "linestyle": "none"}
+        handles.append(Line2D([], [], color=ink.muted, label="the paper's, hollow", **hollow))
+    return handles

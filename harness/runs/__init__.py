@@ -1,1 +1,1 @@
-"""From cells to results: stage keys, the store of their folders, the plan, its execution. Nothing here imports torch."""
+"""From cells to results: stage keys, the store, the plan and its execution. Nothing here imports torch."""

@@ -1,8 +1,8 @@
 """Which source files a stage runs, and their hashes: how `status` knows that a result is perhaps stale.
 
-The files are the stage's module, the methods its options name (solver, loss, metric, ...), and all that these import from
-the packages of methods, followed statically. What only carries a run (runs, spec, tracking, reporting, the top level) is
-left out: it decides when and where, not what.
+The files are the stage's module, the methods its options name (solver, loss, metric, ...), and all that these import
+from the packages of methods, followed statically. What only carries a run (runs, spec, tracking, reporting, the top
+level) is left out: it decides when and where, not what.
 """
 
 from __future__ import annotations

@@ -32,9 +32,9 @@ def problem(root: Path, written: int, needs: int) -> Problem:
     Args:
         root: A folder on that disk.
         written: Bytes the stage has written.
-        needs: Bytes of the model it reads; it will write about as much, and checkpoints of twice to three times that.
+        needs: Bytes of the model it reads; 0 where that is not known.
     """
-    about = f"; a result is about as large as the model it comes from, {_mib(needs)}, its checkpoints larger" if needs else ""
+    about = f"; a result is about as large as its model, {_mib(needs)}, its checkpoints are larger" if needs else ""
     return Problem(
         f"the disk is full: {_mib(free(root))} free, {_mib(written)} written by this stage so far{about}",
         where=str(root),

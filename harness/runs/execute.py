@@ -21,10 +21,11 @@ from harness.problems import Problem
 from harness.runs import disk
 from harness.runs.job import Job, Progress, StageModule
 from harness.runs.keys import Stage
-from harness.runs.plan import Plan
-from harness.runs.store import Store, Work
+from harness.runs.plan import Plan, PlannedCell
+from harness.runs.store import State, Store, Work
 
 if TYPE_CHECKING:
+    from harness.sources import Source
     from harness.spec.grid import Cell
 
 POLL = 2.0
@@ -142,12 +143,12 @@ def execute(
 
 
 class _Run:
-    """One execution: what has come of each stage so far, and what has been told of."""
+    """One execution: what has come of each stage so far, and what has been told."""
 
     def __init__(self, plan: Plan, store: Store, retry: bool, load_stage: Callable[[str], StageModule]):
         self.plan, self.store, self.retry, self.load_stage = plan, store, retry, load_stage
         self.outcomes: dict[Stage, Outcome] = {}
-        self.told: set[Planned] = set()
+        self.told: set[PlannedCell] = set()
         self.announced: set[Stage] = set()
 
     def settle(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
@@ -158,24 +159,104 @@ class _Run:
         if None in parents:
             return None
         state = self.store.state(stage)
-        if self.retry and state in ("failed", "damaged"):
-            self.store.clear(stage)
-        elif state == "failed":
-            return (yield self._failed(stage, self.store.error(stage), earlier=True))
-        if self.retry and state == "cached" and self._damaged(stage):
-            self.store.discard(stage)
+        if self.retry:
+            state = self._cleared(stage, state)
+        if state == "failed":
+            outcome = self._failed(stage, self.store.error(stage), self.store.log(stage), earlier=True)
         elif state in ("cached", "damaged"):
-            return (yield from self._cached(stage))
-        return (yield from self._compute(stage))
+            outcome = self._found(stage)
+        else:
+            return (yield from self._compute(stage))
+        yield outcome if isinstance(outcome, StageFailed) else StageDone(stage, outcome, self._seconds(stage), True)
+        return outcome
 
     def cells(self, stage: Stage, outcome: Outcome) -> Iterator[Event]:
         """Notes what came of a stage, and reports the cells that this completes or ends, each once."""
         self.outcomes[stage] = outcome
         for item in self.plan.needing(stage):
-            found = {role: self.outcomes.get(each) for role, each in item.stages.items()}
-            if item not in self.told and (isinstance(outcome, StageFailed) or None not in found.values()):
-                self.told.add(item)
-                if isinstance(outcome, StageFailed):
-                    yield CellFailed(item.cell, outcome.stage, outcome.message)
-                else:
-                    yield CellDone(item.cell, found)
+            if item in self.told:
+                continue
+            folders = {role: self.outcomes.get(each) for role, each in item.stages.items()}
+            if isinstance(outcome, StageFailed):
+                yield CellFailed(item.cell, outcome.stage, outcome.message)
+            elif None not in folders.values():
+                yield CellDone(item.cell, folders)
+            else:
+                continue
+            self.told.add(item)
+
+    def _cleared(self, stage: Stage, state: State) -> State:
+        """Removes what stands in the way of computing a failed or damaged stage again; looks at every byte for that."""
+        if state == "cached":
+            try:
+                self.store.open(stage)
+            except Problem:
+                self.store.discard(stage)
+                return "missing"
+        if state in ("failed", "damaged"):
+            self.store.clear(stage)
+            return "missing"
+        return state
+
+    def _found(self, stage: Stage) -> Outcome:
+        """Returns a finished stage's folder; evaluations, which records are read from, are verified here and now."""
+        if stage.name != "evaluate" and self.store.state(stage) == "cached":
+            return self.store.folder(stage)
+        try:
+            return self.store.open(stage)
+        except Problem as problem:
+            return self._failed(stage, str(problem))
+
+    def _compute(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
+        try:
+            parents = {role: self.store.open(parent) for role, parent in stage.parents.items()}
+            work = self.store.begin(stage)
+        except (Problem, OSError) as error:  # nothing of this stage was begun, so no error of its own is kept
+            full = disk.full(error, self.store.root)
+            outcome = self._failed(stage, str(self._disk_full(stage, 0) if full else error))
+            yield outcome
+            return outcome
+        if work is None:
+            if (holder := self.store.holder(stage)) and stage not in self.announced:
+                self.announced.add(stage)
+                yield StageWaiting(stage, holder)
+            return None
+        yield StageStarted(stage, self._cells(stage))
+        outcome = yield from self._work(stage, work, {**stage.models, **parents})
+        yield outcome if isinstance(outcome, StageFailed) else StageDone(stage, outcome, self._seconds(stage), False)
+        return outcome
+
+    def _work(self, stage: Stage, work: Work, parents: Mapping[str, Path | Source]) -> Generator[Event, None, Outcome]:
+        begin = time.perf_counter()
+        job = Job({**stage.handling, **stage.options}, parents, work.folder, work.scratch)
+        try:
+            with contextlib.closing(self.load_stage(stage.name).run(job)) as steps:
+                for progress in steps:
+                    yield StageProgress(stage, progress)
+            return work.finish(time.perf_counter() - begin)
+        except Exception as error:
+            if disk.full(error, self.store.root):
+                problem = self._disk_full(stage, work.size())
+                work.release()
+                return self._failed(stage, str(problem))
+            known = isinstance(error, Problem)
+            message = str(error) if known else f"{type(error).__name__}: {error}"
+            log = work.fail(message if known else f"{message}\n\n{traceback.format_exc()}")
+            return self._failed(stage, message, log)
+        except BaseException:  # Ctrl-C, or nobody listens any more: interrupted, to go on later
+            work.release()
+            raise
+
+    def _failed(self, stage: Stage, message: str, log: Path | None = None, earlier: bool = False) -> StageFailed:
+        return StageFailed(stage, message, self._cells(stage), log, earlier)
+
+    def _cells(self, stage: Stage) -> tuple[Cell, ...]:
+        return tuple(item.cell for item in self.plan.needing(stage))
+
+    def _seconds(self, stage: Stage) -> float:
+        return self.store.done(stage)["seconds"]
+
+    def _disk_full(self, stage: Stage, written: int) -> Problem:
+        parent = stage.parents.get("model")
+        needs = sum(file["size"] for file in self.store.done(parent)["files"].values()) if parent else 0
+        return disk.problem(self.store.root, written, needs)

@@ -24,6 +24,8 @@ from harness.problems import unknown
 if TYPE_CHECKING:
     from harness.sources import Source
 
+MODELS = ("model", "teacher")
+"""The roles of models among what a stage reads."""
 STAGES = Path(__file__).resolve().parents[1] / "stages"
 
 
@@ -35,7 +37,8 @@ class Stage:
         name: A module of `harness.stages`: prepare, prune, tune, evaluate.
         options: All that decides the result besides parents and sources: JSON values, defaults written out.
         parents: The stages whose folders it reads, by role ("model", "teacher").
-        sources: Models and data from outside that it reads, by role ("model", "teacher", "data").
+        sources: Models and data from outside that it reads, by role ("model", "teacher", "data",
+            "data/<task>").
         handling: Options that change no byte of the result (how often to checkpoint); not hashed.
         slug: The readable part of its folder's name; follows from the hashed content and is not hashed itself.
     """
@@ -61,6 +64,11 @@ class Stage:
             "parents": {role: parent.key for role, parent in self.parents.items()},
             "sources": {role: source.identity for role, source in self.sources.items()},
         }
+
+    @property
+    def models(self) -> dict[str, Source]:
+        """Those of the sources that are models."""
+        return {role: source for role, source in self.sources.items() if role in MODELS}
 
     @functools.cached_property
     def folder(self) -> str:

@@ -1,11 +1,11 @@
 """Who works on a stage: a small file that one process creates, keeps warm, and removes.
 
-Leases are numbered. A process that finds none, or a stale one, creates the file with the next number, which the system lets
-exactly one process do; it then looks again and withdraws if it is not alone. Nothing is ever taken from a live holder:
+Leases are numbered. A process that finds none, or a stale one, creates the file with the next number, which the system
+lets exactly one process do; it then looks again and withdraws if it is not alone. Nothing is taken from a live holder:
 
 - on the same machine since the same boot, the holder lives if its process does (id and start time);
-- otherwise, while the file's time, refreshed every `BEAT` seconds, is younger than `STALE` seconds. Machines that share a
-  store must agree on the time to well within that.
+- otherwise, while the file's time, refreshed every `BEAT` seconds, is younger than `STALE` seconds. Machines that share
+  a store must agree on the time to well within that.
 """
 
 from __future__ import annotations

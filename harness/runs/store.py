@@ -3,8 +3,8 @@
     <root>/<stage>/<slug>-<key>/            the result, with done.json: what made it, sha256 and size of every file
     <root>/<stage>/<slug>-<key>.partial/    the work: result/  scratch/ (checkpoints)  lease-1.json  error.txt
 
-A result is written into `result/`, brought to the disk, described by `done.json` and only then renamed into place. A kill
-at any moment leaves the work with its checkpoints, never half a result.
+A result is written into `result/`, described by `done.json`, brought to the disk and only then renamed into place. A
+kill at any moment leaves the work with its checkpoints, never half a result.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from harness.runs.keys import Stage, canonical
 
 State = Literal["cached", "running", "interrupted", "failed", "damaged", "missing"]
 DONE = "done.json"
+ERROR = "error.txt"
+TRACE = "\n\nTraceback (most recent call last)"
 RETRY = "run again with --retry to compute it anew"
 
 
@@ -47,7 +49,7 @@ class Store:
             return "missing"
         if lease.holder(work):
             return "running"
-        return "failed" if (work / "error.txt").is_file() else "interrupted"
+        return "failed" if (work / ERROR).is_file() else "interrupted"
 
     def open(self, stage: Stage) -> Path:
         """Returns the folder of a finished stage after verifying every file in it.
@@ -75,7 +77,9 @@ class Store:
         if (known := (path, stat.st_size, stat.st_mtime_ns)) in self._verified:
             return
         if _sha256(path) != sha256:
-            raise Problem(f"{name} is damaged: its sha256 is not the one it was written with", where=str(folder), hint=RETRY)
+            raise Problem(
+                f"{name} is damaged: its bytes are not those that were written", where=str(folder), hint=RETRY
+            )
         self._verified.add(known)
 
     def done(self, stage: Stage) -> dict[str, Any]:
@@ -83,9 +87,14 @@ class Store:
         return json.loads((self.folder(stage) / DONE).read_text(encoding="utf8"))
 
     def error(self, stage: Stage) -> str | None:
-        """Returns why a stage failed, with the traceback of an unexpected error, or None."""
-        path = _work(self.folder(stage)) / "error.txt"
-        return path.read_text(encoding="utf8") if path.is_file() else None
+        """Returns why a stage failed, without the traceback that `log` may hold; None if it did not."""
+        path = self.log(stage)
+        return path and path.read_text(encoding="utf8").partition(TRACE)[0].strip()
+
+    def log(self, stage: Stage) -> Path | None:
+        """Returns the file with a failed stage's error, and the traceback of one that was not expected."""
+        path = _work(self.folder(stage)) / ERROR
+        return path if path.is_file() else None
 
     def holder(self, stage: Stage) -> str | None:
         """Returns who is computing a stage just now."""
@@ -103,7 +112,7 @@ class Store:
         """
         if self.state(stage) == "damaged":
             shutil.rmtree(self.folder(stage))
-        (_work(self.folder(stage)) / "error.txt").unlink(missing_ok=True)
+        (_work(self.folder(stage)) / ERROR).unlink(missing_ok=True)
 
     def discard(self, stage: Stage) -> None:
         """Removes a result whatever its state; `open` found what `state` cannot see."""
@@ -127,7 +136,11 @@ class Store:
         if folder.is_dir():
             held.release()
             return None
-        return Work(stage, folder, held)
+        try:
+            return Work(stage, folder, held)
+        except OSError:
+            held.release()
+            raise
 
 
 class Work:
@@ -144,10 +157,10 @@ class Work:
         """Makes the folder the stage's result.
 
         Args:
-            seconds: How long the computation took, kills included only since the last start.
+            seconds: How long it took since its last start.
 
         Raises:
-            Problem: Another machine took the stage over because this one gave no sign of life.
+            Problem: Another process took the stage over.
             RuntimeError: The stage wrote nothing.
         """
         from harness.tracking.environment import environment
@@ -166,22 +179,33 @@ class Work:
         text = json.dumps({**done, "sha256": _sha_of(done)}, indent=1)
         (self.folder / DONE).write_text(text + "\n", encoding="utf8")
         _sync(self.folder)
-        if not self._lease.held():
-            raise Problem("another machine took this stage over", where=str(self._final), hint="run again: it may be done")
+        if not self._lease.held():  # this machine gave no sign of life for too long
+            raise Problem("another process took this stage over", where=str(self._final), hint="run again to see it")
         self.folder.rename(self._final)
         _sync_folder(self._final.parent)
         self._lease.release()
-        shutil.rmtree(self._final.with_name(self._final.name + ".partial"), ignore_errors=True)
+        shutil.rmtree(_work(self._final), ignore_errors=True)
         return self._final
 
-    def fail(self, text: str) -> None:
-        """Keeps the error beside the scratch and gives the stage back; what was half written is removed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        (_work(self._final) / "error.txt").write_text(text + "\n", encoding="utf8")
-        self._lease.release()
+    def fail(self, text: str) -> Path | None:
+        """Keeps an error beside the scratch and gives the stage back; what was half written is removed.
+
+        Returns:
+            The file with the error; None when the stage is no longer ours to write to.
+        """
+        path = _work(self._final) / ERROR
+        try:
+            if not self._lease.held():
+                return None
+            path.write_text(text + "\n", encoding="utf8")
+        finally:
+            self.release()
+        return path
 
     def release(self) -> None:
-        """Gives the stage back as it is: interrupted, to go on later from its scratch."""
+        """Gives the stage back: interrupted, to go on later from its scratch. What was half written is removed."""
+        if self._lease.held():
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lease.release()
 
     def size(self) -> int:

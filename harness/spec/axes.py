@@ -48,8 +48,8 @@ class Axis:
         """Returns the label of a point given by its label or by its value, or None."""
         if label_of(value) in self.points:
             return label_of(value)
-        same = (label for label, point in self.points.items() if type(point.value) is type(value) and point.value == value)
-        return next(same, None)
+        points = self.points.items()
+        return next((k for k, p in points if type(p.value) is type(value) and p.value == value), None)
 
 
 def label_of(value: Any) -> str:
@@ -118,5 +118,6 @@ def _free(value: Any, path: str, entry: Entry) -> Point:
     flat = settings_of(value)
     for name in flat:
         if wrong := unknown_setting(name, entry.evaluations):
-            raise Problem(f"{path}: {wrong.what}", where=entry.where(f"{path}.{name}"), nearest=wrong.nearest, hint=wrong.hint)
+            where = entry.where(f"{path}.{name}")
+            raise Problem(f"{path}: {wrong.what}", where=where, nearest=wrong.nearest, hint=wrong.hint)
     return Point(value, {name: (v, f"{path}.{name}") for name, v in flat.items()})

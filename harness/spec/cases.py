@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Matched:
-    """A case on this grid: the labels that it asks of axes, and for each setting its value and the path where it stands."""
+    """A case on this grid: the labels it asks of axes, and for each setting its value and the path where it stands."""
 
     when: Mapping[str, frozenset[str]]
     settings: Mapping[str, tuple[Any, str]]

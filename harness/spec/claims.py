@@ -4,7 +4,7 @@
     side      = axis labels joined with "/" | "dense" | "one_shot" | labels + "/one_shot"
     condition = axis op value                                              op = > < >= <= =
 
-`A > B` reads "A is better than B" whatever the metric, so it means a lower WER; `A ~ B` reads "as good as, within noise".
+`A > B` reads "A is better than B" whatever the metric, so for WER it means a lower one; `A ~ B`: equal within noise.
 A side stands for every cell that has its labels; the two sides are paired where their other labels agree.
 """
 

@@ -1,6 +1,6 @@
 """An experiment: one YAML file at one scale, checked, with the place of everything it says.
 
-    read(name, scale)   the entry, or the first problem          check(name)   every problem of every scale
+read(name, scale)   the entry, or the first problem          check(name)   every problem of every scale
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from harness.problems import Problem
-from harness.spec import claims as claim_grammar
-from harness.spec import grid, listing, merge, reference, yaml_lines
+from harness.spec import grid, listing, merge, yaml_lines
+from harness.spec import reference as references
 from harness.spec.axes import axes_of
 from harness.spec.choices import fault
+from harness.spec.claims import Claim, parse
 from harness.spec.faults import problems_of
 from harness.spec.sections import STRICT
 
@@ -35,7 +36,7 @@ class Case(BaseModel):
 
     model_config = STRICT
 
-    when: dict[str, Any] = Field(min_length=1, description="Axis to the value or values (or labels) that all must hold.")
+    when: dict[str, Any] = Field(min_length=1, description="Axis to its values or labels; all must hold.")
     set: dict[str, Any] = Field(min_length=1, description="Setting by dotted name to its value.")
 
 
@@ -52,17 +53,17 @@ class Entry(BaseModel):
     prepare: dict[str, Any] | None = Field(None, description="The dense fine-tuning; null to take the model as it is.")
     prune: dict[str, Any] | None = Field(None, description="The pruning.")
     tune: dict[str, Any] | None = Field(None, description="The sparse fine-tuning; null for pruning only.")
-    evaluate: dict[str, dict[str, Any] | None] = Field({}, description="Evaluations by name; by default the task's own.")
+    evaluate: dict[str, dict[str, Any] | None] = Field({}, description="Evaluations by name; default: the task's own.")
     grid: dict[str, list | dict[str, Any]] = Field({}, description="The axes, in the order of the cells' labels.")
     cases: Annotated[tuple[Case, ...], Field(strict=False)] = Field((), description="Settings that follow from values.")
-    chain: str | None = Field(None, description="The axis along which each cell starts from the tuned weights before it.")
+    chain: str | None = Field(None, description="The axis along which a cell starts from the tuned weights before it.")
     baselines: Annotated[tuple[Literal["dense", "one_shot"], ...], Field(strict=False)] = Field(
         ("dense", "one_shot"), description="dense: not pruned. one_shot: pruned, not tuned."
     )
     seeds: Annotated[tuple[int, ...] | None, Field(strict=False)] = Field(
-        None, min_length=1, description="One repetition each: the seed of tune, or of prune where nothing is tuned."
+        None, description="One repetition each: the seed of tune, or of prune where nothing is tuned."
     )
-    reference: reference.Reference | None = Field(None, description="The paper's numbers.")
+    reference: references.Reference | None = Field(None, description="The paper's numbers.")
     claims: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="The paper's orderings.")
 
     _name: str = PrivateAttr("")
@@ -73,8 +74,8 @@ class Entry(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seeds and (len(set(seeds)) < len(seeds) or min(seeds) < 0):
-            raise fault(Problem(f"seeds are distinct and not negative, unlike {list(seeds)}"))
+        if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
+            raise fault(Problem(f"seeds are one or more distinct whole numbers from 0, unlike {list(seeds)}"))
         return seeds
 
     @property
@@ -125,9 +126,10 @@ def read(name: str, scale: str | None = None, root: Path | None = None, set: Ite
     """
     entry, problems = _read(name, scale, root, set)
     if entry is None or problems:
-        more = f"and {len(problems) - 1} more: harness check {name}" if len(problems) > 1 else None
-        first = problems[0]
-        raise Problem(first.what, where=first.where, nearest=first.nearest, hint="\n  ".join(filter(None, (first.hint, more))))
+        first, *others = problems
+        more = f"and {len(others)} more: harness check {name}" if others else None
+        hint = "\n  ".join(filter(None, (first.hint, more))) or None
+        raise Problem(first.what, where=first.where, nearest=first.nearest, hint=hint)
     return entry
 
 
@@ -142,7 +144,7 @@ def check(name: str, root: Path | None = None) -> list[Problem]:
     return list({(problem.where, problem.what): problem for problem in found}.values())
 
 
-def claims(entry: Entry) -> list[claim_grammar.Claim]:
+def claims(entry: Entry) -> list[Claim]:
     """Returns an entry's claims, without those about cells that only its top level has."""
     return _claims(entry)[0]
 
@@ -178,19 +180,19 @@ def _wrong_references(entry: Entry) -> list[Problem]:
     if entry.reference is None:
         return []
     labels = [cell.label for one in {id(e): e for e in (entry, entry.top)}.values() for cell in grid.expand(one)[0]]
-    return reference.check(entry.reference, dict.fromkeys(labels), entry.evaluations, entry.where)
+    return references.check(entry.reference, dict.fromkeys(labels), entry.evaluations, entry.where)
 
 
-def _claims(entry: Entry) -> tuple[list[claim_grammar.Claim], list[Problem]]:
+def _claims(entry: Entry) -> tuple[list[Claim], list[Problem]]:
     own, top = axes_of(entry)[0], axes_of(entry.top)[0]
     found, problems = [], []
     for i, text in enumerate(entry.claims):
         where = entry.where(f"claims.{i}")
         try:
-            found.append(claim_grammar.parse(text, own, entry.baselines, where))
+            found.append(parse(text, own, entry.baselines, where))
         except Problem as problem:
             try:
-                claim_grammar.parse(text, top, entry.top.baselines, where)
+                parse(text, top, entry.top.baselines, where)
             except Problem:
                 problems.append(problem)
     return found, problems

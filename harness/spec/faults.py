@@ -37,7 +37,7 @@ def _path(loc: tuple, data: Any) -> tuple:
     """Drops from an error's place what pydantic adds for the members of a union."""
     kept: list = []
     for part in loc:
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and part in range(len(data))):
             data = data[part]
         elif not isinstance(data, dict) or part != loc[-1]:
             continue
@@ -52,12 +52,14 @@ def _problem(one: Any, dotted: str, parts: tuple, model: type[BaseModel], where:
         what = f"{dotted}: {inner.what}" if dotted else inner.what
         return Problem(what, where=place, nearest=inner.nearest, hint=inner.hint)
     if one["type"] == "missing":
-        return Problem(f"{dotted} is missing", where=place)
+        what = f"{dotted} has too few items" if isinstance(one["loc"][-1], int) else f"{dotted} is missing"
+        return Problem(what, where=place)
     if one["type"] == "extra_forbidden":
         fields = list(_model_at(model, parts[:-1]).model_fields)
         close = nearest(str(parts[-1]), fields)
         return Problem(f"unknown key {dotted!r}", where=place, nearest=close, hint=f"it may be: {', '.join(fields)}")
-    said = one["msg"].replace("Input should", "should").replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    said = one["msg"].replace("Input should", "should")
+    said = said.replace("valid tuple", "list").replace("valid dictionary", "mapping")
     return Problem(f"{dotted}: {said}, not {one['input']!r}", where=place)
 
 

@@ -1,7 +1,7 @@
 """One entry's data at one scale: the scale laid over the top level, then the command line's `--set` over both.
 
 Sections and evaluations merge key by key, a grid axis by axis; a list is replaced whole. A grid axis or an evaluation
-that is set to null is removed. `steps` replaces `epochs` from below, and `solver` replaces `criterion`, and the other way.
+that is set to null is removed. `steps` replaces `epochs` from below, `solver` replaces `criterion`, and the reverse.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def override(merged: Merged, texts: Iterable[str]) -> Merged:
         where = f"--set {text}"
         name, equals, written = (part.strip() for part in text.partition("="))
         if not equals or not name:
-            raise Problem(f"cannot read {text!r}", hint="write --set tune.steps=10")
+            raise Problem(f"cannot read {text!r}", where=where, hint="write --set tune.steps=10")
         value = yaml_lines.value(written, where)
         grid = merged.data.get("grid") or {}
         if name in grid:
@@ -120,7 +120,8 @@ def override(merged: Merged, texts: Iterable[str]) -> Merged:
         data = _merge(merged.data, changes)
         if isinstance(data.get("cases"), list):
             data["cases"] = [_without(case, name) for case in data["cases"]]
-        merged = Merged(data, merged.places | {name: where})
+        below = {dotted: place for dotted, place in merged.places.items() if not dotted.startswith(f"{name}.")}
+        merged = Merged(data, below | {name: where})
     return merged
 
 
@@ -157,4 +158,5 @@ def _without(case: Any, name: str) -> Any:
     """Returns a case without what it says of a setting that the command line decides."""
     if not isinstance(case, dict):
         return case
-    return {**case, "set": {key: value for key, value in settings_of(case.get("set")).items() if not _covers(name, key)}}
+    kept = {key: value for key, value in settings_of(case.get("set")).items() if not _covers(name, key)}
+    return {**case, "set": kept}

@@ -5,7 +5,7 @@ A number that could not be read stays an explicit blank: `value: null` with what
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -21,7 +21,7 @@ class PaperCell(BaseModel):
     model_config = STRICT
 
     value: float | None = Field(description="The number as printed, in the reference's unit; null for one not found.")
-    read: str | None = Field(None, description="The place where it was read, or looked for; the reference's own by default.")
+    read: str | None = Field(None, description="Where it was read, or looked for; by default the reference's own.")
     plus_minus: float | None = Field(None, ge=0, description="The paper's spread, as printed.")
 
 
@@ -32,7 +32,7 @@ class Reference(BaseModel):
 
     metric: str = Field(description="The evaluation (or evaluation.score) that the numbers are to be compared with.")
     unit: str = Field("", description="The unit of the numbers as printed, such as %.")
-    factor: float = Field(1.0, gt=0, description="What a printed number is multiplied by to stand in our metric's unit.")
+    factor: float = Field(1.0, gt=0, description="A printed number times this stands in our metric's unit.")
     read: str | None = Field(None, description="The place where numbers without a `read` of their own were read.")
     cells: dict[str, PaperCell] = Field(description="The numbers by cell label, as in 0.6/squarehead.")
 
@@ -57,7 +57,9 @@ class Reference(BaseModel):
         return self.cells[label].read or self.read or ""
 
 
-def check(reference: Reference, labels: Iterable[str], metrics: Iterable[str], where) -> list[Problem]:
+def check(
+    reference: Reference, labels: Iterable[str], metrics: Iterable[str], where: Callable[[str], str]
+) -> list[Problem]:
     """Returns what is wrong with the names in a reference.
 
     Args:

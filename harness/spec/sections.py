@@ -21,8 +21,8 @@ SETTINGS = ("model", "data", "task")
 ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "criterion": "solver", "solver": "criterion"}
 """Keys of which a section has one: a later setting of the one replaces an earlier setting of the other."""
 
-_DATA = "The data set; the entry's own by default."
-_TASK = "How rows become examples; the entry's own by default."
+_DATA = "The data set; the entry's own by default or where null."
+_TASK = "How rows become examples; the entry's own by default or where null."
 
 
 class Training(BaseModel):
@@ -48,7 +48,9 @@ class Training(BaseModel):
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; null for no clipping.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
     seed: int = Field(0, ge=0, description="Seeds the order of the data and dropout.")
-    checkpoint_every: int = Field(100, ge=1, description="Steps between two checkpoints that a killed run resumes from.")
+    checkpoint_every: int = Field(
+        100, ge=1, description="Steps between the checkpoints that a killed run resumes from."
+    )
 
     @field_validator("warmup")
     @classmethod
@@ -71,6 +73,8 @@ class Training(BaseModel):
         if self.batch_size % self.accumulation:
             text = f"a batch of {self.batch_size} does not divide into {self.accumulation} micro-batches"
             raise fault(Problem(text), "accumulation")
+        if self.steps and isinstance(self.warmup, int) and self.warmup > self.steps:
+            raise fault(Problem(f"{self.warmup} steps of warm-up are more than the {self.steps} steps"), "warmup")
         agree(self.data, self.task, trains=True)
         return self
 
@@ -91,7 +95,9 @@ class Prepare(Training):
 class Tune(Training):
     """The sparse fine-tuning: the pruned weights stay zero."""
 
-    method: Annotated[str, one_of("method")] = Field("masked", validate_default=True, description="What is trained, and how.")
+    method: Annotated[str, one_of("method")] = Field(
+        "masked", validate_default=True, description="What is trained, and how the zeros are held."
+    )
     loss: Loss = Field(description="The loss: a sum of weighted terms, '0.5*cross_entropy + squarehead:eps=1e-9'.")
     teacher: Literal["dense"] | None = Field(
         "dense", validate_default=True, description="The teacher: dense, the model before pruning; null for none."
@@ -103,7 +109,7 @@ class Tune(Training):
         """Leaves the teacher out where no term looks at it, so that nothing depends on it."""
         needed = needs_teacher(info.data["loss"]) if "loss" in info.data else teacher is not None
         if needed and teacher is None:
-            raise fault(Problem(f"{info.data['loss']!r} needs a teacher", hint="write teacher: dense, or drop that term"))
+            raise fault(Problem(f"loss {info.data['loss']!r} needs one", hint="write teacher: dense, or drop the term"))
         return teacher if needed else None
 
 
@@ -115,8 +121,8 @@ class Prune(BaseModel):
     data: Data = Field(description="Calibration data; the entry's own by default.")
     task: Task = Field(description=_TASK)
     split: str = Field("train", description="The split that calibrates.")
-    criterion: Annotated[str, one_of("criterion")] | None = Field(None, description="Which weights matter: their scores.")
-    solver: Annotated[str, one_of("solver")] | None = Field(None, description="Chooses the mask and updates the weights.")
+    criterion: Annotated[str, one_of("criterion")] | None = Field(None, description="Which weights matter, by score.")
+    solver: Annotated[str, one_of("solver")] | None = Field(None, description="Mask and weights together.")
     pattern: Annotated[str, one_of("pattern")] = Field(
         "unstructured", validate_default=True, description="What shape the zeros take; 2:4 keeps 2 of 4."
     )

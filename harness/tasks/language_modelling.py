@@ -108,6 +108,8 @@ def predict(
 
     def per_document(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:
         (text,) = (row["text"] for row in batch)
+        if protocol == "word-ppl-wikitext" and "\n" not in text.strip():
+            raise Problem(f"word-ppl-wikitext reads whole articles, and a row is the line {text[:40]!r}")
         parts = list(_rolling(_tidy(text) if protocol == "word-ppl-wikitext" else text, processor, window))
         cuts = (parts[at : at + batch_size] for at in range(0, len(parts), batch_size))
         nll = sum(value for cut in cuts for value in _nll(model, processor, cut))

@@ -101,7 +101,7 @@ def predict(
         Rows with `prediction`, `reference`, and the numbers found in the prediction: `strict` and `flexible`.
 
     Raises:
-        Problem: A prompt and its answer do not fit into the model's context, or there are fewer than `shots` rows to show.
+        Problem: A prompt and its answer do not fit into the model's context, or there are too few rows to show.
     """
     if len(shown) < shots:
         raise Problem(f"there are {len(shown)} training rows, fewer than the {shots} shots")

@@ -4,9 +4,9 @@
 
 Labels are this sequence without its first token, which the model itself puts before them when it shifts them right.
 English-only checkpoints have no language and task tokens; multilingual ones must be told the language. Audio is padded
-to the checkpoint's window, and a clip that is longer is refused, not cut. Generation starts from the prompt, greedily by
-default; the checkpoint's list of tokens that are never generated (numbers of speakers, music notes, ...) is kept, as in
-transformers' pipeline and other than in the SquareHead authors' script; `suppress=false` drops it.
+to the checkpoint's window, and a clip that is longer is refused, not cut. Generation starts from the prompt, greedily
+by default; the checkpoint's list of tokens that are never generated (brackets, music notes, ...) is kept, as in
+transformers' own generation and other than in the SquareHead authors' script; `suppress=false` drops it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ READS = "speech"
 METRIC = "wer"
 RATE = 16000
 """Samples per second of every clip."""
+MULTILINGUAL_END = 50257
+"""Id of <|endoftext|> in the multilingual checkpoints; all checkpoints hold the language tokens, so these tell nothing."""
 
 
 def _tokenizer(processor: Any, language: str | None, task: str) -> Any:
@@ -36,8 +38,7 @@ def _tokenizer(processor: Any, language: str | None, task: str) -> Any:
         Problem: A language is missing for a multilingual checkpoint, given to an English-only one, or unknown.
     """
     tokenizer = copy.deepcopy(processor.tokenizer)
-    known = set(tokenizer.get_vocab())
-    multilingual = "<|de|>" in known
+    multilingual = tokenizer.convert_tokens_to_ids("<|endoftext|>") == MULTILINGUAL_END
     if multilingual == (language is None):
         what = "a multilingual Whisper needs the option language" if multilingual else "this Whisper knows English only"
         raise Problem(what, hint="write speech:language=hindi" if multilingual else "leave language out")
@@ -155,7 +156,11 @@ def predict(
 
     def transcribe(batch: list[tuple[int, Mapping[str, Any]]]) -> list[dict[str, Any]]:
         features = torch.stack([torch.as_tensor(_features(index, row["audio"], processor)) for index, row in batch])
-        given = {"input_features": features.to(model.dtype), "decoder_input_ids": torch.tensor([prompt] * len(batch))}
+        given = {
+            "input_features": features.to(model.dtype),
+            "attention_mask": torch.ones(len(batch), features.shape[-1], dtype=torch.long),
+            "decoder_input_ids": torch.tensor([prompt] * len(batch)),
+        }
         ids = generate(model, tokenizer, given, **settings)
         done = []
         for (_, row), text in zip(batch, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):

@@ -2,8 +2,8 @@
 
     source: "translate English to German: " + text,   target: text
 
-Both are cut at their maximum; padding is dynamic and scored nowhere. Defaults are those of the SquareHead authors' sparse
-T5 stages: sources of at most 1,024 tokens, targets of 128, beam search with 5 beams and length penalty 1. Their
+Both are cut at their maximum; padding is dynamic and scored nowhere. Defaults are those of the SquareHead authors'
+sparse T5 stages: sources of at most 1,024 tokens, targets of 128, beam search with 5 beams and length penalty 1. Their
 `max_length` 128 counts the decoder's start token, `max_new_tokens` does not.
 """
 

@@ -1,6 +1,6 @@
 """The record of one cell: everything that was asked, what came out, and where, as one JSON file that git keeps.
 
-    <root>/<entry>/<scale>/<label>.seed<seed>.json
+    <root>/<entry>/<scale>/<label>.seed<seed>.json          (dense.json, 0.5.one_shot.json: what is done once has no seed)
 
 A record is made from the folders of the cell's stages alone, so that making it again gives the same bytes. It is the truth:
 tables, plots and the MLflow mirror are made from records. Lists of numbers stand on one line each, so that a diff shows
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness.problems import Problem
 
 if TYPE_CHECKING:
+    from harness.spec.entry import Entry
     from harness.spec.grid import Cell
 
 SCHEMA = 1
@@ -34,10 +35,11 @@ KEYS = (
 """The keys of a record, in their order."""
 
 
-def build(cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]:
+def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]:
     """Makes the record of a finished cell.
 
     Args:
+        entry: The experiment at its scale.
         cell: What was asked.
         folders: The verified folders of its stages by role: prepare, prune, tune, evaluate/<name>.
         root: What the paths of artifacts are written relative to.
@@ -49,13 +51,13 @@ def build(cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]
     environment = list(done.values())[-1]["environment"]
     record = {
         "schema": SCHEMA,
-        **_asked(cell),
+        **asked(entry, cell),
         "metrics": {
             role.removeprefix(EVALUATE): _json(folder / "scores.json")
             for role, folder in folders.items()
             if role.startswith(EVALUATE)
         },
-        "sparsity": _sparsity(folders),
+        "sparsity": _sparsity(cell, folders),
         "stages": {role: _stage(said, environment) for role, said in done.items()},
         "curves": {
             role: thin(read_curve(folder / "curve.jsonl"))
@@ -67,6 +69,24 @@ def build(cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]
     }
     _check(record, f"{cell.entry} {cell.label}, seed {cell.seed}")
     return record
+
+
+def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
+    """Returns what a record says of a cell before it has run."""
+    paper = entry.paper.model_dump() if entry.paper else None
+    return {
+        "entry": cell.entry,
+        "title": entry.title,
+        "paper": paper,
+        "scale": cell.scale,
+        "label": cell.label,
+        "axes": dict(cell.axes),
+        "baseline": cell.baseline,
+        "seed": cell.seed,
+        "model": cell.settings["model"],
+        "data": entry.data,
+        "task": entry.task,
+    }
 
 
 def write(record: Mapping[str, Any], root: Path) -> Path:
@@ -92,7 +112,8 @@ def write(record: Mapping[str, Any], root: Path) -> Path:
 def place(record: Mapping[str, Any], root: Path) -> Path:
     """Returns where a record lies below `root`."""
     slug = re.sub(r"[^A-Za-z0-9._+-]+", "-", record["label"].replace("/", "."))
-    return root / record["entry"] / record["scale"] / f"{slug}.seed{record['seed']}.json"
+    seed = "" if record["seed"] is None else f".seed{record['seed']}"
+    return root / record["entry"] / record["scale"] / f"{slug}{seed}.json"
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -125,11 +146,20 @@ def read_all(root: Path, entry: str | None = None, scale: str | None = None) -> 
     return [read(path) for path in sorted(below.glob(pattern if entry else f"**/{pattern}"))]
 
 
-def thin(curve: Mapping[str, Sequence[Any]], points: int = POINTS) -> dict[str, list[Any]]:
-    """Keeps at most `points` evenly spaced points of a curve, the first and the last among them, to six digits."""
-    length = max((len(column) for column in curve.values()), default=0)
-    kept = range(length) if length <= points else [round(i * (length - 1) / (points - 1)) for i in range(points)]
-    return {name: [_digits(column[i]) for i in kept] for name, column in curve.items()}
+def thin(curve: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Keeps at most `POINTS` points of a curve, to six digits."""
+    kept = evenly(max((len(column) for column in curve.values()), default=0))
+    return {name: [digits(column[i]) for i in kept] for name, column in curve.items()}
+
+
+def evenly(length: int) -> Sequence[int]:
+    """Returns at most `POINTS` evenly spaced positions below `length`, the first and the last among them."""
+    return range(length) if length <= POINTS else [round(i * (length - 1) / (POINTS - 1)) for i in range(POINTS)]
+
+
+def digits(value: Any) -> Any:
+    """Rounds a number of a curve to six significant digits."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def read_curve(path: Path) -> dict[str, list[Any]]:
@@ -160,6 +190,15 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
     yield f"\n{indent}{closing}"
 
 
+def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
+    """Returns the fraction of zeros in the prunable layers: what was asked, and what the last stage that touched it left."""
+    if "prune" not in folders:
+        return {"asked": 0.0, "reached": 0.0}
+    pruned = _json(folders["prune"] / "prune.json")["overall"]
+    tuned = _json(folders["tune"] / "tune.json")["sparsity"] if "tune" in folders else {}
+    return {"asked": cell.settings["prune"]["sparsity"], "reached": tuned.get("after", pruned["reached"]), **tuned}
+
+
 def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if elsewhere."""
     kept = {name: done[name] for name in ("key", "version", "options", "parents", "sources", "seconds")}
@@ -168,10 +207,6 @@ def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str,
 
 def _json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf8"))
-
-
-def _digits(value: Any) -> Any:
-    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _check(value: Any, where: str, dotted: str = "") -> None:

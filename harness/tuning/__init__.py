@@ -1,1 +1,1 @@
-"""Fine-tuning: one loop for every model, with methods (what is trained), losses (towards what) and schedules as rooms."""
+"""Fine-tuning: one loop for every model; methods (what is trained), losses (towards what) and schedules are rooms."""

@@ -1,4 +1,4 @@
-"""What the losses see of one model on one batch: logits, the model's own loss, hidden states, and which positions count.
+"""What the losses see of one model on one batch: logits, its own loss, hidden states, and which positions count.
 
 Hidden states are taken by hooks on the blocks and on the final norms, not from `output_hidden_states`, because that
 list differs between model families: some replace the last block's output by the final norm's, some keep both.

@@ -7,6 +7,7 @@ changes no byte of its result. Ctrl-C and SIGTERM end a run after the step in ha
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -147,6 +148,13 @@ def fit(
     attach.merge(attached)
     keep.verify(model, keeps)
     return notes["curve"], {**summary, "seconds": notes["seconds"]}
+
+
+def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> None:
+    """Writes a stage's `curve.jsonl` and its summary under `name`."""
+    lines = "".join(json.dumps(row) + "\n" for row in curve)
+    (folder / "curve.jsonl").write_text(lines, encoding="utf8")
+    (folder / name).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf8")
 
 
 def _resume(

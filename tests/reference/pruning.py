@@ -49,7 +49,7 @@ def wanda(weight, x):
 
 
 def damped(gram, damping):
-    """Gram matrix in float64 with its diagonal raised by a share of the live inputs' mean, dead inputs standing alone."""
+    """Gram matrix in float64, its diagonal raised by a share of the live inputs' mean, dead inputs standing alone."""
     gram = gram.double().clone()
     dead = gram.diagonal() == 0
     mean = gram.diagonal()[~dead].mean()

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 
+from harness import models
 from harness.models import llama, t5
 
 TEXTS = ("the quick brown fox jumps over the lazy dog", "one two three four five six seven eight nine ten")
@@ -34,8 +37,6 @@ def _tiny():
 @pytest.fixture
 def tiny(_tiny):
     """A function from a family's name to a fresh copy of its tiny model."""
-    from copy import deepcopy
-
     return lambda name="llama": deepcopy(_tiny[name])
 
 
@@ -54,6 +55,33 @@ def noisy(model: torch.nn.Module, scale: float = 0.02, seed: int = 1) -> torch.n
     return model
 
 
+def random_masks(model: torch.nn.Module, seed: int = 2) -> dict[str, torch.Tensor]:
+    """Random masks that keep half of every prunable weight."""
+    generator = torch.Generator().manual_seed(seed)
+    linears = [linear for block in models.blocks(model) for linear in block.linears]
+    return {x.name: torch.rand(x.module.weight.shape, generator=generator) < 0.5 for x in linears}
+
+
+def run_parts(family: str, options: dict) -> tuple[tuple, dict]:
+    """Parts of a run: (a model with dropout, ten rows, collate, options), {teacher, keeps}."""
+    make, of = {"llama": (llama, causal_batch), "t5": (t5, pair_batch)}[family]
+    model, teacher = (make.tiny(TEXTS, seed=0)[0] for _ in range(2))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.1
+    batch = of(rows=10)
+    rows = [{k: v[i] for k, v in batch.items()} for i in range(10)]
+    given = (model, rows, torch.utils.data.default_collate, options)
+    return given, {"teacher": noisy(teacher), "keeps": random_masks(model)}
+
+
+@pytest.fixture(name="run_parts")
+def _run_parts():
+    return run_parts
+
+
 @pytest.fixture
 def teacher(tiny):
     """A function from a family's name to a model near, but not equal to, the tiny one."""
@@ -63,11 +91,4 @@ def teacher(tiny):
 @pytest.fixture
 def masks():
     """A function from a model to random masks that keep half of every prunable weight."""
-    from harness import models
-
-    def of(model, seed=2):
-        generator = torch.Generator().manual_seed(seed)
-        linears = [linear for block in models.blocks(model) for linear in block.linears]
-        return {x.name: torch.rand(x.module.weight.shape, generator=generator) < 0.5 for x in linears}
-
-    return of
+    return random_masks

@@ -10,7 +10,7 @@ from harness.tuning.batches import batches, rows_of, steps_for
 def test_an_epoch_visits_every_row_once(rows, size, seed, epoch):
     per_epoch = -(-rows // size)
     seen = [rows_of(epoch * per_epoch + step, rows, size, seed) for step in range(per_epoch)]
-    assert sorted(sum(seen, [])) == list(range(rows))
+    assert sorted(row for step in seen for row in step) == list(range(rows))
     assert all(len(s) == size for s in seen[:-1]) and 1 <= len(seen[-1]) <= size
 
 

@@ -1,9 +1,9 @@
 """SquareHead: `sum_l mean((h_l - t_l)^2) / (mean(t_l^2) + eps)`, hidden states of the student h against the teacher t.
 
-Kurtic et al., arXiv 2310.06927; the paper's released code, as `scripts/train/train_sparse.py` of SparseFinetuning (MPT)
-and `run_translation.py`, `run_asr.py` of TACO4NLP (T5, Whisper) have it. Both means run over all valid positions and the
-width together: a ratio of two means, once per layer and micro-batch, not a mean of ratios. Layers are summed, so the
-term grows with depth, and so are the stacks of an encoder-decoder model.
+Kurtic et al., arXiv 2310.06927, as its released code has it: `scripts/train/train_sparse.py` of SparseFinetuning (MPT),
+`run_translation.py` and `run_asr.py` of TACO4NLP (T5, Whisper). Both means run over all valid positions and the width
+together: a ratio of two means, once per layer and micro-batch, not a mean of ratios. Layers and stacks are summed, so
+the term grows with depth.
 
 The two codes differ in the last state, which `final` chooses, and in eps: 2^-7 (the bf16 machine epsilon) for MPT, 1e-9
 for T5, 1e-8 for Whisper. 2^-7 is no small number next to the hidden states of a small model; `teacher_scale` tells.
@@ -60,7 +60,7 @@ def mean_square(x: Tensor, valid: Tensor) -> Tensor:
 
 
 def teacher_scale(teacher: Forward) -> dict[str, tuple[float, ...]]:
-    """Returns the teacher's mean(t^2) per stack, of every block's output and then of the final norm's: what eps meets."""
+    """Returns mean(t^2) per stack, of every block's output and then of the final norm's: what eps is added to."""
     return {
         stack: tuple(mean_square(t.float(), valid).item() for t in (*teacher.blocks[stack], teacher.norms[stack]))
         for stack, valid in teacher.valid.items()

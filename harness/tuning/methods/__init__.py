@@ -1,4 +1,4 @@
-"""Methods: what fine-tuning trains, and how the zeros stay. One file a method, four small functions on one layer's tensors.
+"""Methods: what is trained, and how the zeros stay. One file a method, four small functions on one layer's tensors.
 
 prepare(weight [out, in], keep [out, in], *, <options>) -> dict[str, Tensor]
     The tensors that are trained, by name. The name "weight" stands for the layer's own weight; other names would stand

@@ -76,13 +76,11 @@ def test_a_common_scale_cancels_up_to_eps():
     valid = torch.rand(3, 5) < 0.7
     s, t = torch.randn(3, 5, 8), torch.randn(3, 5, 8)
     plain = squarehead.loss(result(s, valid=valid), result(t, valid=valid), eps=1e-9, final="block")["decoder"]
-    scaled = squarehead.loss(
-        result(100 * s, valid=valid), result(100 * t, valid=valid), eps=1e-9, final="block"
-    )["decoder"]
+    scaled = squarehead.loss(result(100 * s, valid=valid), result(100 * t, valid=valid), eps=1e-9, final="block")[
+        "decoder"
+    ]
     assert scaled.item() == approx(plain.item(), rel=1e-5)
-    shrunk = squarehead.loss(
-        result(0.01 * s, valid=valid), result(0.01 * t, valid=valid), final="block"
-    )["decoder"]
+    shrunk = squarehead.loss(result(0.01 * s, valid=valid), result(0.01 * t, valid=valid), final="block")["decoder"]
     assert shrunk.item() < 0.1 * plain.item()  # the default eps is not small there
 
 

@@ -1,9 +1,14 @@
-"""A hub row with one text per language -> source and target."""
+"""A hub row -> the columns that data sets of one kind share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def keep(row: Mapping[str, Any], *, columns: Sequence[str]) -> dict[str, str]:
+    """Returns the row's `columns` alone."""
+    return {column: row[column] for column in columns}
 
 
 def pair(row: Mapping[str, Any], *, direction: str, column: str | None = None) -> dict[str, str]:

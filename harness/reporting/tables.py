@@ -1,0 +1,230 @@
+"""Tables: sparsity down, arms across, the paper's number and the gap beside ours, in Markdown and LaTeX.
+
+A cell says "not run", "not at this scale" or "not given" rather than nothing; it is empty only where there can be no such
+cell. The notes under a table say what its errors are, the protocol, where the paper's numbers were read, and whether the
+levels can be compared at all.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
+
+UNTUNED = "no tuning"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, to be rendered: title, header, rows as long as the header, notes a sentence each."""
+
+    title: str
+    header: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def tables(comparison: Comparison) -> list[Table]:
+    """Returns a table for every headline metric, and one of all metrics where an evaluation has several."""
+    found = [matrix(comparison, column) for column in comparison.headlines()]
+    return found + ([every_metric(comparison)] if len(comparison.columns()) > len(found) else [])
+
+
+def matrix(comparison: Comparison, column: Column) -> Table:
+    """Returns one metric with sparsity down and arms across; an arm that the paper gives numbers of has them beside it."""
+    rows = comparison.select(*column)
+    rows = rows.assign(column=[_column_of(row, set(rows["arm"])) for row in rows.itertuples()])
+    header, body = [_heading(comparison.axis)], [[row_label(comparison, row)] for row in dict.fromkeys(rows["row"])]
+    for arm in dict.fromkeys(rows["column"]):
+        cells = {row.row: row for row in rows[rows["column"] == arm].itertuples()}
+        given = any(not math.isnan(cell.paper) for cell in cells.values())
+        header += [arm_label(arm), *(["paper", "gap"] if given else [])]
+        for line, row in zip(body, dict.fromkeys(rows["row"]), strict=True):
+            line += _cell(cells.get(row), _usual(rows), given)
+    name = column_label(column)
+    notes = (_direction(rows), _errors(comparison, rows), *_protocols(rows), *_paper(comparison, column, rows))
+    return Table(f"{name}, {comparison.title}", tuple(header), tuple(map(tuple, body)), tuple(filter(None, notes)))
+
+
+def every_metric(comparison: Comparison) -> Table:
+    """Returns all metrics of all evaluations, a row a cell that was run."""
+    columns = comparison.columns()
+    of = {(row.label, row.evaluation, row.metric): row for row in comparison.frame.itertuples()}
+    body = []
+    for label in dict.fromkeys(comparison.frame["label"]):
+        cells = [of[label, *column] for column in columns]
+        if any(cell.n for cell in cells):
+            body.append((label, *(number(cell.mean, cell.error) if cell.n else cell.status for cell in cells)))
+    header = ("cell", *map(column_label, columns))
+    return Table(f"Every metric, {comparison.title}", header, tuple(body), (_errors(comparison, comparison.frame),))
+
+
+def markdown(comparison: Comparison) -> str:
+    """Returns all tables of a comparison as one Markdown document."""
+    parts = [f"# {comparison.title}", "  \n".join(filter(None, (heading(comparison), warning(comparison))))]
+    for table in tables(comparison):
+        lines = [table.header, ("---", *("---:" for _ in table.header[1:])), *table.body]
+        grid = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        parts += [f"## {table.title.split(', ')[0]}", grid, "\n".join(f"- {note}" for note in table.notes)]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def latex(comparison: Comparison) -> str:
+    """Returns all tables of a comparison as LaTeX `table` environments; they need no package."""
+    return "\n".join(_latex(table, comparison) for table in tables(comparison))
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """Writes `<folder>/<entry>.<scale>.md` and `.tex`; returns the two paths."""
+    paths = []
+    for ending, text in (("md", markdown(comparison)), ("tex", latex(comparison))):
+        path = folder / f"{comparison.entry}.{comparison.scale}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf8")
+        paths.append(path)
+    return paths
+
+
+def number(value: float, error: float = math.nan, sign: str = "") -> str:
+    """Returns a number as tables show it, `12.34 ± 0.56`; from a thousand on without decimals."""
+    text = f"{value:{sign},.{0 if abs(value) >= 1000 else 2}f}".replace("-", "−")
+    return text if math.isnan(error) else f"{text} ± {number(error)}"
+
+
+def heading(comparison: Comparison) -> str:
+    """Returns the line that says what was run, and which paper it stands beside."""
+    data = f", data `{comparison.data}`" if comparison.data else ""
+    paper = comparison.paper
+    place = f"; paper: {paper['name']} ({paper['id']}{', ' + paper['table'] if paper['table'] else ''})" if paper else ""
+    return f"`{comparison.entry}` at scale `{comparison.scale}`: model `{comparison.model}`{data}{place}."
+
+
+def warning(comparison: Comparison) -> str:
+    """Returns the line that says that levels cannot be compared with the paper's; empty where they can."""
+    if comparison.unlike is None or comparison.reference is None:
+        return ""
+    return f"**Not the paper's setting ({comparison.unlike}): compare orderings with the paper, not levels.**"
+
+
+def row_label(comparison: Comparison, row: str) -> str:
+    """Returns a row's label as shown: a sparsity in percent."""
+    values = comparison.frame.loc[comparison.frame["row"] == row, "x"]
+    if comparison.axis != "prune.sparsity" or values.isna().any():
+        return row.replace("_", "-") if row in (DENSE, ONE_SHOT) else row
+    return f"{100 * values.iloc[0]:.4g}%"
+
+
+def arm_label(arm: str) -> str:
+    """Returns an arm's name as shown; that of the untuned cells is in words."""
+    return UNTUNED if arm == ONE_SHOT else arm.replace(f"/{ONE_SHOT}", f", {UNTUNED}")
+
+
+def column_label(column: Column) -> str:
+    """Returns a metric's name, with its evaluation's where that is another."""
+    evaluation, metric = column
+    return metric if evaluation == metric else f"{evaluation} {metric}"
+
+
+def _column_of(row, arms: set[str]) -> str:
+    """Returns the column a cell stands in: the dense model stands with the untuned ones, as the one of no sparsity."""
+    if row.baseline != DENSE:
+        return row.arm
+    untuned = "/".join(filter(None, (row.arm, ONE_SHOT)))
+    return untuned if untuned in arms else row.arm or DENSE
+
+
+def _heading(axis: str) -> str:
+    return axis.rpartition(".")[2] or "cell"
+
+
+def _usual(rows: pd.DataFrame) -> int:
+    """Returns the number of seeds that most cells of the grid have; others say theirs."""
+    counts = rows.loc[(rows["n"] > 0) & rows["baseline"].isna(), "n"]
+    return int(counts.mode().iloc[0]) if len(counts) else 1
+
+
+def _cell(cell, usual: int, given: bool) -> list[str]:
+    """Returns ours, and where the arm has numbers of the paper, theirs and the gap."""
+    if cell is None:
+        return ["", "", ""] if given else [""]
+    several = f" (n={cell.n})" if cell.n not in (0, usual) else ""
+    ours = number(cell.mean, cell.error) + several if cell.n else cell.status
+    if not given:
+        return [ours]
+    if math.isnan(cell.paper):
+        return [ours, "not given", ""]
+    return [ours, number(cell.paper, cell.spread), number(cell.gap, sign="+") if cell.n else ""]
+
+
+def _direction(rows: pd.DataFrame) -> str:
+    known = rows["higher_is_better"].dropna()
+    return "" if known.empty else "Higher is better." if known.iloc[0] else "Lower is better."
+
+
+def _errors(comparison: Comparison, rows: pd.DataFrame) -> str:
+    """Says what the numbers after ± are."""
+    if rows["n"].max() == 0:
+        return "Nothing was run yet."
+    if comparison.seeds_are_repeated:
+        return f"Mean ± standard error over seeds, n = {_usual(rows)} unless given in brackets."
+    if rows["error"].notna().any():
+        return "One seed; ± is the standard error over the rows of the test set, not over seeds."
+    return "One seed, without an error."
+
+
+def _protocols(rows: pd.DataFrame) -> list[str]:
+    return [f"Protocol: {protocol}." for protocol in dict.fromkeys(rows["protocol"]) if protocol]
+
+
+def _paper(comparison: Comparison, column: Column, rows: pd.DataFrame) -> list[str]:
+    """Says where each of the paper's numbers was read, and for which cells there is none."""
+    if comparison.paper is None or column != comparison.reference:
+        return []
+    given = rows[rows["paper"].notna()]
+    places = [f"{row.label} {number(row.paper)} ({row.read})" for row in given.itertuples()]
+    unit = f" in {comparison.unit}" if comparison.unit else ""
+    notes = [f"The paper's numbers{unit}, and where they were read: {'; '.join(places)}. Gap = ours − the paper's."]
+    blanks: dict[str, list[str]] = {}
+    for row in rows[rows["paper"].isna()].itertuples():
+        blanks.setdefault(row.read, []).append(row.label)
+    return (notes if places else []) + [f"{', '.join(labels)}: {read}." for read, labels in blanks.items()]
+
+
+def _latex(table: Table, comparison: Comparison) -> str:
+    lines = [" & ".join(map(escape, line)) + r" \\" for line in (table.header, *table.body)]
+    said = " ".join(filter(None, (heading(comparison), warning(comparison)))).replace("**", "").replace("`", "")
+    caption = " ".join(map(escape, (f"{table.title}.", said, *table.notes)))
+    name = table.title.split(",")[0].replace(" ", "-").lower()
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            r"\hline",
+            lines[0],
+            r"\hline",
+            *lines[1:],
+            r"\hline",
+            r"\end{tabular}",
+            rf"\caption{{{caption}}}",
+            rf"\label{{tab:{comparison.entry.replace('/', '-')}-{comparison.scale}-{name}}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$"},
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"<": "$<$", ">": "$>$", "|": "$|$"},
+}
+
+
+def escape(text: str) -> str:
+    """Returns a text as LaTeX shows it."""
+    return "".join(_LATEX.get(character, character) for character in text)

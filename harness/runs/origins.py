@@ -1,0 +1,47 @@
+"""The models and data that stages read from outside, each looked up once while planning, and what cannot be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import rooms
+from harness.problems import Problem
+from harness.sources import Source, model_source
+
+
+class Origins:
+    """Looks sources up; what is absent is noted in `missing` by its text, and planning goes on to find the rest."""
+
+    def __init__(self) -> None:
+        self.missing: dict[str, Problem] = {}
+        self._known: dict[tuple, Any] = {}
+
+    def model(self, name: str) -> Source | None:
+        """Returns where a model comes from: `org/name`, `org/name@revision` or a folder; None if it cannot be had."""
+        bare, at, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
+        return self._once(("model", name), lambda: model_source(bare, revision if at else "main"))
+
+    def data(self, section: Mapping[str, Any]) -> dict[str, Source] | None:
+        """Returns what a section reads, by role; None if it cannot be had.
+
+        That is its data set, or, for an evaluation whose task brings its own, each of the task's.
+        """
+        if section["data"] is None:
+            sources = self._once(("task", section["task"]), lambda: rooms.bind("task", section["task"], "sources")())
+            return None if sources is None else {f"data/{name}": source for name, source in sources.items()}
+        shots = "train" if rooms.parse(section["task"]).options.get("shots") else section["split"]
+        splits = tuple(dict.fromkeys((section["split"], shots)))
+        key = ("data", section["data"], splits)
+        source = self._once(key, lambda: rooms.bind("data", section["data"], "source")(splits))
+        return None if source is None else {"data": source}
+
+    def _once(self, key: tuple, find: Callable[[], Any]) -> Any:
+        if key not in self._known:
+            try:
+                self._known[key] = find()
+            except Problem as problem:
+                self.missing[str(problem)] = problem
+                self._known[key] = None
+        return self._known[key]

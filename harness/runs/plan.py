@@ -1,0 +1,223 @@
+"""From cells to stages: what has to be computed for a set of cells, each stage once however many cells share it.
+
+    dense     prepare -> evaluate
+    one_shot  prepare -> prune -> evaluate
+    cell      prepare -> prune -> tune -> evaluate;  in a chain the prune starts from the cell before, tuned
+
+Where an entry prepares nothing, the source of its model stands for the prepared one. Only options that decide a stage's
+result enter its key, so that what is equal is computed once: a magnitude prune is the same for every calibration seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from harness import rooms
+from harness.problems import Problem
+from harness.runs.keys import Stage
+from harness.runs.origins import Origins
+from harness.runs.slugs import slug
+from harness.runs.store import State, Store
+from harness.sources import Source
+
+if TYPE_CHECKING:
+    from harness.spec.entry import Entry
+    from harness.spec.grid import Cell
+
+Model = Stage | Source
+EVALUATE = "evaluate/"
+"""What the role of an evaluation begins with; its name in the entry follows."""
+_HANDLING = ("checkpoint_every",)
+_CALIBRATION = ("data", "task", "split", "samples", "batch_size", "seed")
+_WITHOUT_DATA = {"weight", "choose", "sparsity", "period", "layers"}
+"""What a pruning method can be given without looking at any data."""
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedCell:
+    """A cell and its own stages by role: prepare, prune, tune, evaluate/<name>."""
+
+    cell: Cell
+    stages: Mapping[str, Stage]
+
+    @cached_property
+    def needs(self) -> tuple[Stage, ...]:
+        """All stages that must be done for it, parents first: its own, and in a chain those of the cells before."""
+        found: dict[Stage, None] = {}
+        for stage in self.stages.values():
+            _ancestry(stage, found)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a set of cells needs.
+
+    Attributes:
+        cells: The cells that can be planned.
+        states: How each stage stands, in an order in which parents come first and cells are completed one by one.
+        missing: What cannot be had on this machine; the cells that need it are not planned.
+        unplanned: How many cells that are.
+    """
+
+    cells: tuple[PlannedCell, ...]
+    states: Mapping[Stage, State]
+    missing: tuple[Problem, ...] = ()
+    unplanned: int = 0
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages, each once, parents first."""
+        return tuple(self.states)
+
+    def needing(self, stage: Stage) -> tuple[PlannedCell, ...]:
+        """Returns the cells that cannot be done without a stage."""
+        return tuple(self._needing.get(stage, ()))
+
+    @cached_property
+    def _needing(self) -> dict[Stage, list[PlannedCell]]:
+        found: dict[Stage, list[PlannedCell]] = {}
+        for item in self.cells:
+            for stage in item.needs:
+                found.setdefault(stage, []).append(item)
+        return found
+
+    @property
+    def counts(self) -> Counter[State]:
+        """How many stages are cached, missing, failed, ..."""
+        return Counter(self.states.values())
+
+    @property
+    def shared(self) -> int:
+        """How many computations sharing saves: those of every cell on its own, less those of the plan."""
+        return sum(len(item.needs) for item in self.cells) - len(self.states)
+
+    def summary(self) -> str:
+        """Returns the plan in a line."""
+        states = ", ".join(f"{count} {state}" for state, count in self.counts.most_common())
+        text = f"{_count(len(self.cells), 'cell')}, {_count(len(self.states), 'stage')}"
+        text += f" ({states})" if states else ""
+        text += f"; sharing saves {self.shared}" if self.shared else ""
+        return text + (f"; {_count(self.unplanned, 'cell')} cannot run here" if self.unplanned else "")
+
+
+def plan(cells: Iterable[Cell], store: Store) -> Plan:
+    """Plans cells; imports no method and computes nothing.
+
+    Args:
+        cells: From `harness.spec.grid.cells`, of one entry or several; a cell's `previous` need not be among them.
+        store: Where results lie.
+    """
+    planner = _Planner()
+    planned = [(cell, planner.stages(cell)) for cell in cells]
+    possible = [PlannedCell(cell, stages) for cell, stages in planned if stages is not None]
+    missing = tuple(planner.origins.missing.values())
+    return arrange(possible, store, missing, len(planned) - len(possible))
+
+
+def arrange(cells: Sequence[PlannedCell], store: Store, missing: Sequence[Problem] = (), unplanned: int = 0) -> Plan:
+    """Puts the stages of planned cells in order, each once, and looks up how they stand."""
+    stages = dict.fromkeys(stage for item in cells for stage in item.needs)
+    return Plan(tuple(cells), {stage: store.state(stage) for stage in stages}, tuple(missing), unplanned)
+
+
+def missing_sources(entry: Entry) -> list[Problem]:
+    """Returns what an entry needs and this machine cannot have: models and data sets, each once."""
+    from harness.spec.grid import cells
+
+    planner = _Planner()
+    for cell in cells(entry):
+        planner.stages(cell)
+    return list(planner.origins.missing.values())
+
+
+class _Planner:
+    """Builds stages. Cells share their sections, so one section with the same parents is built once."""
+
+    def __init__(self) -> None:
+        self.origins = Origins()
+        self._built: dict[tuple, tuple[Mapping[str, Any], Stage | None]] = {}
+
+    def stages(self, cell: Cell) -> dict[str, Stage] | None:
+        """Returns a cell's stages by role, or None when a source is missing; every source is looked up even then."""
+        found = self._training(cell)
+        last = next((found[role] for role in ("tune", "prune") if role in found), None) or self._dense(cell.settings)
+        for name, section in cell.settings["evaluate"].items():
+            found[EVALUATE + name] = self._stage("evaluate", section, {"model": last})
+        return None if None in found.values() else found
+
+    def _training(self, cell: Cell) -> dict[str, Stage | None]:
+        """Returns prepare, prune and tune, those that the cell has."""
+        settings, found = cell.settings, {}
+        dense = self._dense(settings)
+        if settings["prepare"]:
+            found["prepare"] = dense
+        if settings["prune"]:
+            start = self._training(cell.previous)["tune"] if cell.previous else dense
+            found["prune"] = self._stage("prune", settings["prune"], {"model": start})
+        if settings["tune"]:
+            teacher = {"teacher": dense} if settings["tune"]["teacher"] else {}
+            found["tune"] = self._stage("tune", settings["tune"], {"model": found["prune"], **teacher})
+        return found
+
+    def _dense(self, settings: Mapping[str, Any]) -> Model | None:
+        """Returns the dense model: the prepared one, or the source where nothing is prepared."""
+        name = settings["model"]
+        source = {} if name.startswith("tiny/") else {"model": self.origins.model(name)}
+        if settings["prepare"]:
+            return self._stage("prepare", settings["prepare"], source, {"model": name})
+        return source["model"]
+
+    def _stage(
+        self,
+        name: str,
+        section: Mapping[str, Any],
+        reads: Mapping[str, Model | None],
+        more: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Stage | None:
+        """Returns the stage of a section that reads these models, by role; None when any source is missing."""
+        known = (name, id(section), *more.items(), *reads.items())
+        if known not in self._built:
+            self._built[known] = (section, self._build(name, {**more, **section}, reads))
+        return self._built[known][1]
+
+    def _build(self, name: str, options: Mapping[str, Any], reads: Mapping[str, Model | None]) -> Stage | None:
+        idle = _handling(name, options)
+        data = {} if "data" in idle else self.origins.data(options)
+        if data is None or None in reads.values():
+            return None
+        decides = {key: value for key, value in options.items() if key not in idle}
+        return Stage(
+            name,
+            decides,
+            parents={role: one for role, one in reads.items() if isinstance(one, Stage)},
+            sources={**{role: one for role, one in reads.items() if not isinstance(one, Stage)}, **data},
+            handling={key: options[key] for key in idle},
+            slug=slug(name, decides, reads.get("model")),
+        )
+
+
+def _handling(name: str, options: Mapping[str, Any]) -> list[str]:
+    """Returns the options that change no byte of a stage's result."""
+    if name == "prune":
+        methods = [(kind, options[kind]) for kind in ("criterion", "solver", "allocation") if options[kind]]
+        needs = {need for kind, text in methods for need in rooms.ROOMS[kind].method(rooms.parse(text).name).needs}
+        return [] if needs - _WITHOUT_DATA else list(_CALIBRATION)
+    return [key for key in _HANDLING if key in options]
+
+
+def _ancestry(stage: Stage, found: dict[Stage, None]) -> None:
+    """Adds a stage to `found` after all that it comes from."""
+    if stage not in found:
+        for parent in stage.parents.values():
+            _ancestry(parent, found)
+        found[stage] = None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,118 @@
+"""What the command line prints: the registry, an experiment, a plan, the state of the store, a diagnosis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from harness.rooms import REQUIRED, Room
+
+if TYPE_CHECKING:
+    from harness.doctor import Finding
+    from harness.runs.plan import Plan
+    from harness.runs.store import Store
+    from harness.spec.entry import Entry
+
+console = Console(highlight=False)
+
+
+def _table(*columns: str, title: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def experiments(root: Path) -> None:
+    """Prints every entry with its paper, scales and title."""
+    from harness.spec import listing
+
+    table = _table("experiment", "paper", "scales", "title")
+    for name in listing.names(root):
+        line = listing.headline(listing.path_of(name, root))
+        table.add_row(name, line.paper or "", " ".join(line.scales), line.title)
+    console.print(table)
+
+
+def methods(room: Room) -> None:
+    """Prints the methods of a room with their options and help."""
+    table = _table(room.kind, "options", "what it is")
+    for name in room.names():
+        method = room.method(name)
+        options = (f"{o.name}" if o.default is REQUIRED else f"{o.name}={o.default}" for o in method.options.values())
+        table.add_row(name, ", ".join(options), method.summary)
+    console.print(table)
+    console.print(f"\nA new one is a new file in harness/{room.folder}/.", style="dim")
+
+
+def experiment(entry: Entry) -> None:
+    """Prints one experiment: settings with their meaning, grid, the paper's numbers, claims."""
+    from harness.spec.grid import cells
+    from harness.spec.sections import SECTIONS
+
+    console.print(f"[bold]{entry.name}[/]  {entry.title}  (scale {entry.scale})", markup=True)
+    if entry.paper:
+        console.print(f"{entry.paper.name}, {entry.paper.id}, {entry.paper.table or 'in no table of it'}")
+    found = cells(entry)
+    first = next((cell for cell in found if cell.baseline is None), found[0])
+    for name, section in SECTIONS.items():
+        parts = first.settings[name] or {}
+        for label, values in parts.items() if name == "evaluate" else ((name, parts),):
+            if values:
+                heading = f"evaluate.{label}" if name == "evaluate" else name
+                _section(heading, values, {key: field.description or "" for key, field in section.model_fields.items()})
+    table = _table("cell", "seeds", "paper", "read", title=f"\n{len(found)} cells")
+    reference = entry.reference
+    for label, count in Counter(cell.label for cell in found).items():
+        given = reference.cells.get(label) if reference else None
+        value = "" if given is None else "blank" if given.value is None else f"{given.value:g}{reference.unit}"
+        table.add_row(label, str(count), value, reference.read_at(label) if given else "")
+    console.print(table)
+    for claim in entry.claims:
+        console.print(f"claim: {claim}", markup=False)
+
+
+def _section(name: str, values: Mapping[str, Any], meanings: Mapping[str, str]) -> None:
+    table = _table(name, "value", "meaning", title="")
+    for key, value in values.items():
+        table.add_row(key, "" if value is None else str(value), meanings.get(key, ""))
+    console.print(table)
+
+
+def plan(planned: Plan) -> None:
+    """Prints what a run would compute and what is there already."""
+    table = _table("stage", "state", "cells")
+    for stage, state in planned.states.items():
+        table.add_row(stage.folder, state, str(len(planned.needing(stage))))
+    console.print(table)
+    console.print("\n" + planned.summary(), markup=False)
+
+
+def status(planned: Plan, store: Store) -> None:
+    """Prints the state of every stage, what changed in its source since, and the errors that were kept."""
+    table = _table("stage", "state", "note")
+    for stage, state in planned.states.items():
+        note = ""
+        if state == "cached" and (changed := store.stale(stage)):
+            note = f"stale? changed since: {', '.join(changed)}"
+        elif state == "failed":
+            note = (store.error(stage) or "").partition("\n")[0]
+        elif state == "running":
+            note = store.holder(stage) or ""
+        table.add_row(stage.folder, state, note)
+    console.print(table)
+    console.print("\n" + planned.summary(), markup=False)
+
+
+def findings(found: Iterable[Finding]) -> None:
+    """Prints a diagnosis."""
+    marks = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
+    table = _table("what", "here", "detail")
+    for finding in found:
+        table.add_row(finding.what, marks[finding.ok], finding.detail)
+    console.print(table)

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.pruning.patterns._smallest import count, smallest
+
+
+@given(st.integers(1, 10_000), st.integers(0, 100))
+def test_whole_percents_are_counted_without_binary_rounding(size, percent):
+    assert count(size, percent / 100) == size * percent // 100
+
+
+@given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 4), st.integers(0, 2**31), st.data())
+def test_exact_count_and_lowest_first(rows, columns, levels, seed, data):
+    number = data.draw(st.integers(0, columns))
+    scores = torch.randint(levels, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+    gone = smallest(scores, number)
+    expected = torch.zeros_like(gone).scatter_(1, scores.sort(dim=1, stable=True).indices[:, :number], True)
+    assert torch.equal(gone, expected)

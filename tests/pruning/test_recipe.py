@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from harness.models import Linear
+from harness.problems import Problem
+from harness.pruning.recipe import prune, recipe
+from harness.pruning.solvers import Solved
+from harness.rooms import ROOMS
+
+METHODS = [("criterion", "magnitude"), ("criterion", "wanda"), ("solver", "sparsegpt:block=8")]
+
+
+@pytest.fixture
+def linear():
+    torch.manual_seed(0)
+    return Linear("a.layer", nn.Linear(32, 10), "decoder")
+
+
+@pytest.fixture
+def inputs():
+    x = torch.randn(100, 32, generator=torch.Generator().manual_seed(1))
+    return {"norm": x.square().mean(0).sqrt(), "gram": x.T @ x / 100}
+
+
+def of(inputs, how):
+    return {need: inputs[need] for need in how.needs}
+
+
+def test_needs_are_the_statistics_alone():
+    assert recipe("criterion", "magnitude", "unstructured").needs == ()
+    assert recipe("criterion", "wanda", "unstructured").needs == ("norm",)
+    assert recipe("solver", "sparsegpt", "2:4").needs == ("gram",)
+
+
+def test_the_papers_comparison_group_is_the_default(linear, inputs):
+    weight = linear.module.weight.detach().clone()
+    for kind, name, counted in (("criterion", "wanda", "rows"), ("criterion", "magnitude", "whole")):
+        how = recipe(kind, name, "unstructured")
+        keep = how.solve(weight, of(inputs, how), 0.3).keep
+        by_row = (~keep).sum(1)
+        assert (by_row == 9).all() if counted == "rows" else int(by_row.sum()) == 96 and by_row.unique().numel() > 1
+
+
+def test_the_group_can_be_asked_for(linear):
+    how = recipe("criterion", "magnitude", "unstructured:group=row")
+    assert ((~how.solve(linear.module.weight.detach(), {}, 0.5).keep).sum(1) == 16).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("pattern", ["unstructured", "unstructured:group=row", "2:4", "4:8"])
+def test_prune_writes_the_layer_and_says_what_it_did(linear, inputs, method, pattern):
+    how = recipe(*method, pattern)
+    bias = linear.module.bias.detach().clone()
+    keep, row = prune(linear, of(inputs, how), 0.5, how)
+    weight = linear.module.weight
+    assert (weight[~keep] == 0).all() and (weight[keep] != 0).all() and weight.requires_grad
+    assert torch.equal(linear.module.bias, bias)
+    assert {key: row[key] for key in ("asked", "reached", "zeros", "size")} == {
+        "asked": 0.5, "reached": 0.5, "zeros": 160, "size": 320,
+    }  # fmt: skip
+    assert row["seconds"] >= 0 and ("damping" in row) == (method[0] == "solver")
+
+
+def test_pruning_twice_changes_nothing(linear, inputs):
+    for name in ("magnitude", "wanda"):
+        how = recipe("criterion", name, "unstructured")
+        keep, _ = prune(linear, of(inputs, how), 0.6, how)
+        once = linear.module.weight.detach().clone()
+        assert torch.equal(prune(linear, of(inputs, how), 0.6, how)[0], keep)
+        assert torch.equal(linear.module.weight, once)
+
+
+def test_a_problem_names_the_layer(inputs):
+    odd = Linear("odd.layer", nn.Linear(30, 4), "decoder")
+    with pytest.raises(Problem, match=r"odd\.layer: its 30 inputs do not divide into groups of 4"):
+        prune(odd, {}, 0.5, recipe("criterion", "magnitude", "2:4"))
+
+
+def test_scores_that_are_not_finite_name_the_layer(linear):
+    with torch.no_grad():
+        linear.module.weight[0, 0] = float("nan")
+    with pytest.raises(Problem, match=r"a\.layer: magnitude gives scores that are not finite"):
+        prune(linear, {}, 0.5, recipe("criterion", "magnitude", "unstructured"))
+
+
+def wrong(weight, how):
+    keep = how.choose(weight.abs(), 0.5)
+    flipped = keep.clone()
+    flipped[0, :2] = ~flipped[0, :2]
+    return {
+        "the sparsity": Solved(weight * how.choose(weight.abs(), 0.4), how.choose(weight.abs(), 0.4), 32),
+        "not all zero": Solved(weight, keep, 32),
+        "not finite": Solved(weight / 0 * keep, keep, 32),
+        "pruned weights are torch.float64": Solved((weight * keep).double(), keep, 32),
+    }
+
+
+@pytest.mark.parametrize("message", ["the sparsity", "not all zero", "not finite", "pruned weights are torch.float64"])
+def test_a_method_that_breaks_its_promise_is_caught_and_the_layer_left_alone(linear, message):
+    how = recipe("criterion", "magnitude", "unstructured:group=row")
+    before = linear.module.weight.detach().clone()
+    solved = wrong(before, how)[message]
+    with pytest.raises(Problem, match=rf"a\.layer: .*{message}"):
+        prune(linear, {}, 0.5, replace(how, solve=lambda *_: solved))
+    assert torch.equal(linear.module.weight, before)
+
+
+def test_an_unknown_statistic_is_a_problem(tmp_path, monkeypatch):
+    (tmp_path / "odd.py").write_text('def score(weight, spectrum):\n    """Odd."""\n')
+    monkeypatch.setitem(ROOMS, "criterion", replace(ROOMS["criterion"], folder=str(tmp_path)))
+    with pytest.raises(Problem, match="criterion 'odd' needs 'spectrum', which is no input statistic"):
+        recipe("criterion", "odd", "unstructured")
