@@ -50,7 +50,9 @@ def main() -> None:
 
 
 @app.command(name="list")
-def list_(what: Annotated[str, typer.Argument(help="experiments, or a kind of method: criterion, loss ...")] = "experiments"):
+def list_(
+    what: Annotated[str, typer.Argument(help="experiments, or a kind of method: criterion, loss ...")] = "experiments",
+):
     """Lists the experiments, or the methods of one kind with their options."""
     from harness import show
     from harness.rooms import ROOMS
@@ -177,7 +179,9 @@ def ui(port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 5000,
 
 
 @app.command()
-def doctor(entries: Annotated[bool, typer.Option(help="Also say which entries can run here.")] = True, results: Results = None):
+def doctor(
+    entries: Annotated[bool, typer.Option(help="Also say which entries can run here.")] = True, results: Results = None
+):
     """Says what this machine can and cannot run, and why."""
     from harness import doctor as examination
     from harness import show
@@ -236,3 +240,7 @@ def _plan(entries: list[Entry], store: Store) -> Plan:
     from harness.spec.grid import cells
 
     return plan([cell for entry in entries for cell in cells(entry)], store)
+
+
+if __name__ == "__main__":
+    main()

@@ -81,7 +81,9 @@ def _places() -> Iterator[Finding]:
     for mirror in mirrors:
         folder = Path(mirror)
         items = [len(list((folder / kind).glob("*/*"))) for kind in ("models", "datasets")]
-        detail = f"{mirror}: {items[0]} models, {items[1]} data sets" if folder.is_dir() else f"{mirror} is not a folder"
+        detail = (
+            f"{mirror}: {items[0]} models, {items[1]} data sets" if folder.is_dir() else f"{mirror} is not a folder"
+        )
         yield Finding("HARNESS_MIRROR", folder.is_dir(), detail)
     offline = os.environ.get("HF_HUB_OFFLINE", "0").lower() in ("1", "true", "yes", "on")
     yield Finding("hub", None, "offline (HF_HUB_OFFLINE)" if offline else "asked for what no mirror holds")

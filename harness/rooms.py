@@ -144,7 +144,7 @@ def _read(room: Room, name: str, path: Path, mtime: int) -> Method:
     constants = {
         key: _literal(str(member.value), path)
         for key, member in module.members.items()
-        if key.isupper() and member.is_attribute and _is_literal(member.value)
+        if key.isupper() and not member.is_alias and member.is_attribute and _is_literal(member.value)
     }
     summary = doc.partition("\n")[0]
     return Method(room.kind, name, summary, tuple(positional), options, constants, path, functions[0].lineno)

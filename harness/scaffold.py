@@ -12,9 +12,9 @@ from string import Template
 from harness.problems import Problem, unknown
 from harness.rooms import PACKAGE, ROOMS
 
-_EXPERIMENT = Template('''\
+_EXPERIMENT = Template("""\
 # harness run $name            (a start: the quickstart's shape; edit what differs)
-title: $title
+title: $Title
 model: google-t5/t5-small
 data: wmt14
 task: translation
@@ -32,38 +32,35 @@ scales:
     prepare: {epochs: null, steps: 100}
     tune: {epochs: null, steps: 20}
     evaluate: {bleu: {task: translation, data: cldr_pairs, limit: 32}}
-''')
+""")
 
 _METHODS = {
     "criterion": (
         Template('''\
-"""$Title: the magnitude of a weight, to begin with.
-
-    score = |W|
+"""$Title: score = |w|, to begin with.
 
 Say here: paper, section, and what is done differently and why.
 """
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 GROUP = "matrix"
-"""The weights compared with one another: "matrix" or "row"."""
 
 
-def score(weight: torch.Tensor) -> torch.Tensor:
-    """Scores weights by their magnitude.
+def score(weight: Tensor) -> Tensor:
+    """$Title: the absolute weight, to begin with.
 
     Args:
         weight: [out, in].
 
     Returns:
-        The scores, [out, in]; the lowest are pruned.
+        Scores [out, in], float32; the lowest of a row or of the whole matrix (GROUP) are pruned.
     """
-    return weight.abs()
+    return weight.float().abs()
 '''),
-        Template('''\
+        Template("""\
 from __future__ import annotations
 
 import torch
@@ -74,38 +71,36 @@ from harness.pruning.criteria import $name
 def test_a_case_worked_by_hand():
     weight = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
     assert $name.score(weight).tolist() == [[1.0, 2.0], [0.0, 3.0]]
-'''),
+"""),
     ),
     "loss": (
         Template('''\
 """$Title: squared error of the logits, to begin with.
 
-    L = mean over scored positions of (z_student - z_teacher)^2
+    L = scale * mean over the answer of (z_student - z_teacher)^2
 
 Say here: paper, section, and what is done differently and why.
 """
 
 from __future__ import annotations
 
-import torch
+from torch import Tensor
 
 from harness.tuning.forward import Forward
 
 
-def loss(student: Forward, teacher: Forward, *, scale: float = 1.0) -> torch.Tensor:
+def loss(student: Forward, teacher: Forward, *, scale: float = 1.0) -> dict[str, Tensor]:
     """Squared error of the student's logits against the teacher's.
 
     Args:
-        student: Its forward result; logits [batch, positions, vocabulary].
-        teacher: The dense model's, same shapes.
+        student: The student's result; logits [batch, time, vocabulary].
+        teacher: The teacher's result on the same batch.
         scale: A factor on the error.
-
-    Returns:
-        A scalar.
     """
-    return scale * (student.logits - teacher.logits).square().mean()
+    difference = (student.logits - teacher.logits)[student.answer].float()
+    return {"answer": scale * difference.square().mean()}
 '''),
-        Template('''\
+        Template("""\
 from __future__ import annotations
 
 from types import SimpleNamespace
@@ -116,11 +111,12 @@ from harness.tuning.losses import $name
 
 
 def test_a_case_worked_by_hand():
-    student = SimpleNamespace(logits=torch.tensor([[[1.0, 3.0]]]))
-    teacher = SimpleNamespace(logits=torch.tensor([[[0.0, 1.0]]]))
-    assert $name.loss(student, teacher).item() == 2.5
-    assert $name.loss(student, teacher, scale=2.0).item() == 5.0
-'''),
+    answer = torch.tensor([[True, False]])
+    student = SimpleNamespace(logits=torch.tensor([[[1.0, 3.0], [9.0, 9.0]]]), answer=answer)
+    teacher = SimpleNamespace(logits=torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), answer=answer)
+    assert $name.loss(student, teacher)["answer"].item() == 2.5
+    assert $name.loss(student, teacher, scale=2.0)["answer"].item() == 5.0
+"""),
     ),
     "metric": (
         Template('''\
@@ -131,30 +127,47 @@ Say here: source, protocol, and what is done differently and why.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.metrics import Score
+import datasets
+import evaluate
+
+from harness.metrics import Score, mean
+from harness.metrics._compute import columns, compute
+
+
+class Equal(evaluate.Metric):
+    """$Title as an `evaluate` metric: one reference per prediction."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description="Share of equal strings.",
+            citation="",
+            inputs_description="predictions, references: one string each",
+            features=datasets.Features({"predictions": text, "references": text}),
+        )
+
+    def _compute(self, predictions, references) -> dict[str, Any]:
+        value, error = mean([100.0 * (p == r) for p, r in zip(predictions, references, strict=True)])
+        return {"value": value, "stderr": error}
 
 
 def score(rows: Iterable[Mapping[str, Any]], *, strip: bool = True) -> dict[str, Score]:
-    """Share of predictions equal to their reference, in percent.
+    """$Title: the share of equal predictions in percent, to begin with.
 
     Args:
         rows: Prediction rows with the strings `prediction` and `reference`.
         strip: Whether white space around both is ignored.
-
-    Returns:
-        One score, with its binomial standard error.
     """
-    clean = str.strip if strip else str
-    hits = [clean(row["prediction"]) == clean(row["reference"]) for row in rows]
-    share = sum(hits) / len(hits)
-    error = math.sqrt(share * (1 - share) / max(len(hits) - 1, 1))
-    return {"$name": Score(100 * share, 100 * error, len(hits), f"$name,strip={strip}", True)}
+    predictions, references = columns(rows, "prediction", "reference")
+    if strip:
+        predictions, references = [p.strip() for p in predictions], [r.strip() for r in references]
+    found = compute(Equal, predictions=predictions, references=references)
+    return {"$name": Score(found["value"], found["stderr"], len(predictions), f"$name,strip={strip}", True)}
 '''),
-        Template('''\
+        Template("""\
 from __future__ import annotations
 
 from harness.metrics import $name
@@ -164,7 +177,7 @@ def test_a_case_worked_by_hand():
     rows = [{"prediction": "a ", "reference": "a"}, {"prediction": "b", "reference": "c"}]
     assert $name.score(rows)["$name"].value == 50.0
     assert $name.score(rows, strip=False)["$name"].value == 0.0
-'''),
+"""),
     ),
 }
 
@@ -190,7 +203,8 @@ def add(kind: str, name: str, root: Path) -> list[Path]:
     pattern = r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*" if kind == "experiment" else r"[a-z][a-z0-9_]*"
     if not re.fullmatch(pattern, name):
         raise Problem(f"{name!r} is no name for a new {kind}", hint="use small letters, digits and _, as in wanda")
-    words = {"name": name, "title": name.rpartition("/")[2].replace("-", " "), "Title": name.replace("_", " ").capitalize()}
+    title = name.rpartition("/")[2].replace("-", " ").replace("_", " ").capitalize()
+    words = {"name": name, "Title": title}
     if kind == "experiment":
         texts = {root / "experiments" / f"{name}.yaml": _EXPERIMENT}
     else:

@@ -24,7 +24,7 @@ from typing import Literal
 
 from harness.problems import Problem, nearest, unknown
 
-REPOSITORY = re.compile(r"[\w.-]+(/[\w.-]+)?")
+REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """What a hub name looks like."""
 
 
@@ -97,9 +97,9 @@ def mirrors() -> list[Path]:
 
 
 def _find(kind: str, name: str, revision: str) -> Source:
-    folder = Path(name).expanduser()
+    folder = Path(name).expanduser().resolve()
     if folder.is_dir():
-        return Source("folder", folder.resolve().name, content_sha(_checked(kind, folder)), folder)
+        return Source("folder", folder.name, content_sha(_checked(kind, folder)), folder)
     if not REPOSITORY.fullmatch(name):
         raise Problem(f"there is no folder {name!r}", hint="give a folder that exists, or a hub name such as org/name")
     roots = mirrors()
@@ -178,7 +178,8 @@ def _check_splits(source: Source, config: str | None, splits: Sequence[str]) -> 
     for split in splits:
         if split not in have:
             what = f"{source.name}{f' ({config})' if config else ''} has no split {split!r} here"
-            hint = f"there is: {', '.join(have)}"
+            others = [other for other, names in there.items() if split in names]
+            hint = f"there is: {', '.join(have)}" + (f"; {split} is in {', '.join(others)}" if others else "")
             raise Problem(what, where=str(source.path), nearest=nearest(split, have), hint=hint)
 
 
@@ -195,8 +196,8 @@ def content_sha(folder: Path) -> str:
     total = hashlib.sha256()
     for path in _files(folder):
         key, stat = str(path.resolve()), path.stat()
-        size, time, digest = known.get(key, (None, None, ""))
-        if (size, time) != (stat.st_size, stat.st_mtime_ns):
+        *seen, digest = known.get(key, [None])
+        if seen != [stat.st_size, stat.st_mtime_ns]:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             new[key] = [stat.st_size, stat.st_mtime_ns, digest]
@@ -208,8 +209,9 @@ def content_sha(folder: Path) -> str:
 
 def _remembered(memory: Path) -> dict[str, list]:
     try:
-        return json.loads(memory.read_text(encoding="utf8"))
-    except (OSError, ValueError):  # none yet, or damaged: it is only a memory, the bytes are read again
+        read = json.loads(memory.read_text(encoding="utf8"))
+        return {path: entry for path, entry in read.items() if len(entry) == 3}
+    except (OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged: the bytes are read again
         return {}
 
 

@@ -16,6 +16,7 @@ from harness.rooms import ROOMS, Choice, Room, bind, parse, resolve, resolve_ter
 MODULE = '''
 """Module help."""
 
+from harness.metrics import HEADLINE
 from typing import Literal
 
 GROUP = "row"
@@ -47,7 +48,7 @@ def test_a_file_is_a_method_and_its_signature_the_options(room):
     assert method.needs == ("weight", "norm")
     assert {o.name: o.default for o in method.options.values()} == {"power": 1.0, "steps": 3, "note": None, "kind": "a"}
     assert method.constants == {"GROUP": "row"}
-    assert method.line == 10
+    assert method.line == 11
 
 
 def test_a_changed_file_is_read_again(room, tmp_path):

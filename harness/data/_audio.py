@@ -14,6 +14,7 @@ from harness.problems import Problem
 if TYPE_CHECKING:
     import datasets
     import numpy as np
+    import soundfile
 
 RATE = 16_000
 """Samples per second of every speech data set here."""
@@ -36,21 +37,23 @@ def decode(data: bytes, name: str = "audio") -> np.ndarray:
     Raises:
         Problem: libsndfile cannot read it; `name` says which.
     """
+    with _opened(data, name) as file:
+        return resample(file.read(dtype="float32", always_2d=True).mean(axis=1), file.samplerate)
+
+
+def seconds(data: bytes, name: str = "audio") -> float:
+    """Returns a sound file's duration in seconds, from its header; a `Problem` as in `decode`."""
+    with _opened(data, name) as file:
+        return file.frames / file.samplerate
+
+
+def _opened(data: bytes, name: str) -> soundfile.SoundFile:
     import soundfile
 
     try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+        return soundfile.SoundFile(io.BytesIO(data))
     except soundfile.LibsndfileError as error:
-        raise Problem(f"cannot decode {name}: {error}") from error
-    return resample(samples.mean(axis=1), rate)
-
-
-def seconds(data: bytes) -> float:
-    """Returns a sound file's duration in seconds, from its header."""
-    import soundfile
-
-    info = soundfile.info(io.BytesIO(data))
-    return info.frames / info.samplerate
+        raise Problem(f"cannot decode {name}: {error.error_string}") from error
 
 
 def undecoded(data: datasets.Dataset) -> datasets.Dataset:

@@ -41,4 +41,4 @@ def rows(split: str, *, language: str = "hi", revision: str = "main") -> Rows:
 
 
 def _fits(sound: Mapping[str, Any]) -> bool:
-    return 0 < seconds(content(sound)) < LONGEST
+    return 0 < seconds(content(sound), sound["path"]) < LONGEST

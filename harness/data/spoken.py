@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 VERSION = "1"
 HELD_OUT = 60
 
-VOICES = ("en-us", "en-us+f3", "en-us+m3", "en-gb-x-rp", "en-gb-x-rp+f2")
+VOICES = ("en-us", "en-us+steph", "en-us+michel", "en-gb-x-rp", "en-gb-x-rp+steph")
 UNITS = "one two three four five six seven eight nine"
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen"
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -74,9 +74,9 @@ def _speech(texts: tuple[str, ...]) -> list[bytes]:
 
 
 def utterance(text: str) -> Utterance:
-    """Draws how a text is said: its voice, 130-159 words a minute, pitch 35-64."""
+    """Draws how a text is said: its voice, 145-169 words a minute, pitch 40-59."""
     draw = [share(f"{what} {text}") for what in ("voice", "speed", "pitch")]
-    return text, VOICES[int(draw[0] * len(VOICES))], 130 + int(30 * draw[1]), 35 + int(30 * draw[2])
+    return text, VOICES[int(draw[0] * len(VOICES))], 145 + int(25 * draw[1]), 40 + int(20 * draw[2])
 
 
 @cache

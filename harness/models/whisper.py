@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 from transformers import (
+    GenerationConfig,
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
@@ -57,13 +58,14 @@ def norms(model: nn.Module) -> dict[str, nn.Module]:
 def tiny(texts: Iterable[str], *, seed: int) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """Builds an English-only Whisper of 2 + 2 layers, width 128, that hears 6 seconds in 40 mel bands.
 
-    Its prompt is that of the English-only checkpoints: <|startoftranscript|><|notimestamps|>.
+    Its prompt is that of the English-only checkpoints: <|startoftranscript|><|notimestamps|>. The special tokens stand
+    last, as generation takes every id after <|notimestamps|> for a timestamp.
 
     Args:
         texts: Texts to train the tokenizer on.
         seed: Seed of the random weights.
     """
-    core = json.loads(train(texts, _SPECIAL).to_str())["model"]
+    core = json.loads(train(texts, ()).to_str())["model"]
     tokenizer = WhisperTokenizer(
         vocab=core["vocab"],
         merges=[tuple(pair) for pair in core["merges"]],
@@ -94,13 +96,15 @@ def tiny(texts: Iterable[str], *, seed: int) -> tuple[WhisperForConditionalGener
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = WhisperForConditionalGeneration(config).eval()
-    generation = {
-        "is_multilingual": False,
-        "no_timestamps_token_id": ids["<|notimestamps|>"],
-        "prev_sot_token_id": ids["<|startofprev|>"],
-        "return_timestamps": False,
-        "max_length": config.max_target_positions,
-    }
-    for name, value in generation.items():  # its update() leaves out the names that only Whisper has
-        setattr(model.generation_config, name, value)
+    model.generation_config = GenerationConfig(
+        pad_token_id=ids[_END],
+        bos_token_id=ids[_END],
+        eos_token_id=ids[_END],
+        decoder_start_token_id=ids[_START],
+        max_length=config.max_target_positions,
+        is_multilingual=False,
+        no_timestamps_token_id=ids["<|notimestamps|>"],
+        prev_sot_token_id=ids["<|startofprev|>"],
+        return_timestamps=False,
+    )
     return model, WhisperProcessor(extractor, tokenizer)

@@ -43,6 +43,7 @@ class Comparison:
     Attributes:
         entry: Its name; likewise title, scale, model and data.
         paper: `id`, `name` and `table` of the paper; None where the entry stands in none.
+        paper_model: The model of the entry's top level.
         unlike: Why our levels cannot be compared with the paper's; None where they can, and where there is no paper.
         axis: The axis that runs down the table; "" for an entry without a grid.
         unit: The unit of the paper's numbers.
@@ -59,6 +60,7 @@ class Comparison:
     model: str
     data: str
     paper: Mapping[str, str | None] | None
+    paper_model: str
     unlike: str | None
     axis: str
     unit: str
@@ -121,6 +123,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
         model=entry.model,
         data=entry.data or "",
         paper=entry.paper.model_dump() if entry.paper else None,
+        paper_model=entry.top.model,
         unlike=_unlike(own[0], top[0]) if entry.paper else None,
         axis=axis,
         unit=entry.reference.unit if entry.reference else "",
@@ -219,8 +222,7 @@ def _theirs(entry: Entry, label: str, wanted: bool) -> dict[str, Any]:
     reference = entry.reference
     given = reference.cells.get(label)
     if given is None or given.value is None:
-        looked = f" ({reference.read_at(label)})" if given else ""
-        return {"paper": math.nan, "spread": math.nan, "read": NOT_GIVEN + looked}
+        return {"paper": math.nan, "spread": math.nan, "read": reference.read_at(label) if given else NOT_GIVEN}
     spread = math.nan if given.plus_minus is None else given.plus_minus * reference.factor
     return {"paper": given.value * reference.factor, "spread": spread, "read": reference.read_at(label)}
 

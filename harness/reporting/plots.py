@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,32 +20,40 @@ import matplotlib
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
-from harness.reporting.tables import arm_label, column_label, row_label
+from harness.reporting.tables import column_label, row_label
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 WIDE = 8.0
 """A metric whose largest value is at least this many times its smallest is drawn on a logarithmic scale."""
 
 
+_HOLLOW = {"markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 9}
+
+
 @dataclass(frozen=True)
 class Ink:
-    """The colour of the background, and those of what is drawn on it: text, the untuned arm, the grid."""
+    """The colour of the background, and those of what is drawn on it: text, the untuned arm, the grid, the arms."""
 
     paper: str
     text: str
     muted: str
     faint: str
+    arms: tuple[str, ...]
 
 
-LIGHT = Ink(paper="#ffffff", text="#1f2328", muted="#6e7781", faint="#e1e5ea")
-DARK = Ink(paper="#161b22", text="#e6edf3", muted="#9aa4af", faint="#30363d")
+LIGHT = Ink(
+    *("#ffffff", "#1f2328", "#6e7781", "#e1e5ea"),
+    arms=("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
+)
+DARK = Ink(
+    *("#161b22", "#e6edf3", "#9aa4af", "#30363d"),
+    arms=("#56B4E9", "#E69F00", "#1FBF92", "#CC79A7", "#F0E442", "#E8743B"),
+)
 
 
 def draw(comparison: Comparison, column: Column, ink: Ink = LIGHT) -> Figure:
@@ -56,19 +65,20 @@ def draw(comparison: Comparison, column: Column, ink: Ink = LIGHT) -> Figure:
     rows = comparison.select(*column)
     apart = comparison.unlike is not None and rows["paper"].notna().any()
     with matplotlib.rc_context(_style(ink)):
-        figure = Figure(figsize=(10.5 if apart else 7.5, 4.2), dpi=144, layout="constrained")
+        figure = Figure(figsize=(11 if apart else 8, 4.3), dpi=144, layout="constrained")
         FigureCanvasAgg(figure)
         panels = figure.subplots(1, 1 + apart, squeeze=False, width_ratios=[3, 2] if apart else None)[0]
-        if apart:
-            _panel(panels[0], rows, ("mean",), comparison, ink)
-            _panel(panels[1], rows, ("paper",), comparison, ink)
-            panels[0].set_title(f"ours: {comparison.model}", loc="left")
-            panels[1].set_title("the paper's (another model: compare the order, not the level)", loc="left", wrap=True)
-        else:
-            _panel(panels[0], rows, ("mean", "paper"), comparison, ink)
+        _panel(panels[0], rows, ("mean",) if apart else ("mean", "paper"), comparison, ink)
+        panels[0].set_title(f"scale {comparison.scale}: {comparison.model}", loc="left")
         panels[0].set_ylabel(_metric(column, rows))
-        figure.suptitle(f"{comparison.title}  ({comparison.scale})", x=0.01, ha="left")
-        figure.legend(handles=_legend(rows, ink), loc="outside right upper", frameon=False)
+        if apart:
+            _panel(panels[1], rows, ("paper",), comparison, ink)
+            panels[1].set_title(f"the paper's, on its own scale: {comparison.paper_model}", loc="left")
+        figure.suptitle(textwrap.fill(comparison.title, 100 if apart else 72), x=0.01, ha="left")
+        legend = figure.legend(handles=_legend(rows, ink), loc="outside right center", frameon=False)
+        if rows["error"].notna().any():
+            over = "seeds" if comparison.seeds_are_repeated else "test rows"
+            legend.set_title(f"bars: s.e. over {over}", {"size": 8.5})
     return figure
 
 
@@ -93,21 +103,20 @@ def png(figure: Figure) -> bytes:
 
 def _style(ink: Ink) -> dict[str, Any]:
     text = ("axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color", "text.color")
-    sizes = {"axes.titlesize": 9.5, "axes.labelsize": 10, "legend.fontsize": 9.5, "figure.titlesize": 11.5, "font.size": 9.5}
     return {
         **dict.fromkeys(("figure.facecolor", "savefig.facecolor", "axes.facecolor"), ink.paper),
         **dict.fromkeys(("axes.edgecolor", "grid.color"), ink.faint),
         **dict.fromkeys(text, ink.text),
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
         **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
-        **sizes,
+        **{"font.size": 9.5, "axes.labelsize": 10, "axes.titlesize": 9.5, "legend.fontsize": 9.5, "figure.titlesize": 11.5},
         "axes.grid": True,
         "axes.grid.axis": "y",
         "axes.axisbelow": True,
         "figure.titleweight": "bold",
         "font.family": "DejaVu Sans",
         "lines.linewidth": 1.8,
-        "lines.markersize": 6.5,
+        "lines.markersize": 6,
     }
 
 
@@ -127,7 +136,7 @@ def _look(arm: str, arms: Sequence[str], ink: Ink) -> dict[str, Any]:
         return {"color": ink.muted, "marker": "X", "linestyle": (0, (3, 2))}
     number = [name for name in arms if name != ONE_SHOT].index(arm)
     line = (0, (3, 2)) if arm.endswith(f"/{ONE_SHOT}") else "-"
-    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)], "linestyle": line}
+    return {"color": ink.arms[number % len(ink.arms)], "marker": MARKERS[number % len(MARKERS)], "linestyle": line}
 
 
 def _places(rows: pd.DataFrame) -> dict[str, float]:
@@ -147,23 +156,21 @@ def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Co
     for dense in rows[rows["baseline"] == DENSE].itertuples():
         for value in values:
             _level(axes, dense, value, ink)
-    _axis(axes, rows, places, comparison)
+    _axis(axes, rows, values, places, comparison)
     _scale(axes, rows[list(values)].to_numpy().ravel())
 
 
 def _line(axes: Axes, points: pd.DataFrame, value: str, places: Mapping[str, float], look: dict, alone: bool) -> None:
-    """Draws an arm: ours as a line with error bars, the paper's as hollow markers."""
-    points = points[points[value].notna()]
-    if points.empty:
+    """Draws an arm: ours as a line with error bars, broken where a cell was not run; the paper's as hollow markers."""
+    points = points[points["expected"] > 0] if value == "mean" else points
+    if points[value].isna().all():
         return
     x = points["row"].map(places)
     if value == "mean":
-        axes.errorbar(x, points["mean"], yerr=points["error"].fillna(0), capsize=3, elinewidth=1.2, zorder=3, **look)
+        axes.errorbar(x, points["mean"], yerr=points["error"], capsize=4.5, elinewidth=1.4, zorder=3, **look)
     else:
-        line = ":" if alone else "none"
-        hollow = look | {"linestyle": line, "markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 9}
-        spread = points["spread"].fillna(0)
-        axes.errorbar(x, points["paper"], yerr=spread, capsize=3, elinewidth=1.2, zorder=4, **hollow)
+        hollow = look | _HOLLOW | {"linestyle": ":" if alone else "none"}
+        axes.errorbar(x, points["paper"], yerr=points["spread"], capsize=6, elinewidth=1.2, zorder=4, **hollow)
 
 
 def _level(axes: Axes, dense: Any, value: str, ink: Ink) -> None:
@@ -176,13 +183,19 @@ def _level(axes: Axes, dense: Any, value: str, ink: Ink) -> None:
         axes.axhspan(level - dense.error, level + dense.error, color=ink.text, alpha=0.08, linewidth=0, zorder=1)
 
 
-def _axis(axes: Axes, rows: pd.DataFrame, places: Mapping[str, float], comparison: Comparison) -> None:
-    """Labels the x axis with exactly the values that there are."""
-    percent = comparison.axis == "prune.sparsity" and rows.loc[rows["baseline"] != DENSE, "x"].notna().all()
-    labels = [row_label(comparison, row).removesuffix("%") if percent else row for row in places]
-    axes.set_xticks(list(places.values()), labels)
+def _axis(
+    axes: Axes, rows: pd.DataFrame, values: Sequence[str], places: Mapping[str, float], comparison: Comparison
+) -> None:
+    """Labels the x axis with exactly the values that have a point."""
+    pruned = rows[rows["baseline"] != DENSE]
+    there = set(pruned.loc[pruned[list(values)].notna().any(axis=1), "row"])
+    percent = comparison.axis == "prune.sparsity" and pruned["x"].notna().all()
+    labels = {row: row_label(comparison, row).removesuffix("%") if percent else row for row in places if row in there}
+    axes.set_xticks([places[row] for row in labels], list(labels.values()))
     axes.set_xlabel("sparsity (%)" if percent else comparison.axis.rpartition(".")[2])
-    axes.margins(x=0.06, y=0.1)
+    room = 0.06 * (max(places.values()) - min(places.values())) or 1.0
+    axes.set_xlim(min(places.values()) - room, max(places.values()) + room)
+    axes.margins(y=0.1)
 
 
 def _scale(axes: Axes, values: Any) -> None:
@@ -196,17 +209,18 @@ def _scale(axes: Axes, values: Any) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _legend(rows: pd.DataFrame, ink: Ink) -> list[Line2D | ErrorbarContainer]:
+def _legend(rows: pd.DataFrame, ink: Ink) -> list[Line2D]:
     """Returns a handle for every arm that is drawn, the dense model, and the paper's hollow markers."""
     arms = _arms(rows)
     drawn = rows[rows["mean"].notna() | rows["paper"].notna()]
-    handles = [Line2D([], [], label=arm_label(arm), **_look(arm, arms, ink)) for arm in arms if arm in set(drawn["arm"])]
+    seen = [arm for arm in arms if (drawn["arm"] == arm).any()]
+    handles = [Line2D([], [], label=arm.replace(ONE_SHOT, "one-shot"), **_look(arm, arms, ink)) for arm in seen]
     dense = drawn[drawn["baseline"] == DENSE]
     if dense["mean"].notna().any():
         handles.append(Line2D([], [], color=ink.text, linewidth=1.2, label="dense"))
     if dense["paper"].notna().any():
         handles.append(Line2D([], [], color=ink.text, linewidth=1.2, linestyle=":", label="dense, the paper's"))
     if drawn.loc[drawn["baseline"] != DENSE, "paper"].notna().any():
-        hollow = {"marker": "o", "markerfacecolor": "none", "markeredgewidth": 1.6, "markersize": 9, "linestyle": "none"}
-        handles.append(Line2D([], [], color=ink.muted, label="the paper's, hollow", **hollow))
+        hollow = {"marker": "o", "linestyle": "none", "label": "hollow: the paper's"}
+        handles.append(Line2D([], [], color=ink.muted, **hollow, **_HOLLOW))
     return handles

@@ -151,7 +151,7 @@ def _cell(cell, usual: int, given: bool) -> list[str]:
     """Returns ours, and where the arm has numbers of the paper, theirs and the gap."""
     if cell is None:
         return ["", "", ""] if given else [""]
-    several = f" (n={cell.n})" if cell.n not in (0, usual) else ""
+    several = f" (n={cell.n})" if cell.n != usual and (cell.n < cell.expected or cell.baseline is None) else ""
     ours = number(cell.mean, cell.error) + several if cell.n else cell.status
     if not given:
         return [ours]
@@ -170,7 +170,8 @@ def _errors(comparison: Comparison, rows: pd.DataFrame) -> str:
     if rows["n"].max() == 0:
         return "Nothing was run yet."
     if comparison.seeds_are_repeated:
-        return f"Mean ± standard error over seeds, n = {_usual(rows)} unless given in brackets."
+        once = " What is not tuned is computed once." if (rows["baseline"].notna() & (rows["n"] == 1)).any() else ""
+        return f"Mean ± standard error over seeds, n = {_usual(rows)} unless given in brackets.{once}"
     if rows["error"].notna().any():
         return "One seed; ± is the standard error over the rows of the test set, not over seeds."
     return "One seed, without an error."
@@ -182,16 +183,22 @@ def _protocols(rows: pd.DataFrame) -> list[str]:
 
 def _paper(comparison: Comparison, column: Column, rows: pd.DataFrame) -> list[str]:
     """Says where each of the paper's numbers was read, and for which cells there is none."""
-    if comparison.paper is None or column != comparison.reference:
+    if comparison.paper and comparison.reference is None:
+        return ["No number of the paper belongs beside these."]
+    if column != comparison.reference:
         return []
-    given = rows[rows["paper"].notna()]
+    given, unit = rows[rows["paper"].notna()], f" ({comparison.unit})" if comparison.unit else ""
     places = [f"{row.label} {number(row.paper)} ({row.read})" for row in given.itertuples()]
-    unit = f" in {comparison.unit}" if comparison.unit else ""
-    notes = [f"The paper's numbers{unit}, and where they were read: {'; '.join(places)}. Gap = ours − the paper's."]
-    blanks: dict[str, list[str]] = {}
-    for row in rows[rows["paper"].isna()].itertuples():
-        blanks.setdefault(row.read, []).append(row.label)
-    return (notes if places else []) + [f"{', '.join(labels)}: {read}." for read, labels in blanks.items()]
+    known = f"The paper's numbers{unit}, and where they were read: {'; '.join(places)}. Gap = ours − the paper's."
+    blanks = rows[rows["paper"].isna()].groupby("read", sort=False)
+    return [known] * bool(places) + [f"No number of the paper for {_names(rows, blank)}: {read}." for read, blank in blanks]
+
+
+def _names(rows: pd.DataFrame, some: pd.DataFrame) -> str:
+    """Returns the labels of some cells; an arm that is among them as a whole goes by its name."""
+    whole = [arm for arm, cells in some.groupby("arm", sort=False) if len(cells) == (rows["arm"] == arm).sum() > 1]
+    rest = some.loc[~some["arm"].isin(whole), "label"]
+    return ", ".join([*(f"{arm_label(arm)} (all)" for arm in whole), *rest])
 
 
 def _latex(table: Table, comparison: Comparison) -> str:

@@ -41,10 +41,13 @@ def _methods(stage: Stage) -> list[Path]:
     """Returns the files of the methods that the stage's options name: `loss: 0.5*kl + squarehead` names two."""
     found = []
     for kind, room in rooms.ROOMS.items():
-        if isinstance(text := stage.options.get(kind), str):
+        if kind != "model" and isinstance(text := stage.options.get(kind), str):
             terms = [term.strip().rpartition("*")[2] for term in re.split(r"\+(?!\d)", text)]
-            names = [rooms.parse(term).name.removeprefix("tiny/") for term in terms]
+            names = [rooms.parse(term).name for term in terms]
             found += [room.path / f"{name}.py" for name in names if name in room.names()]
+    family = stage.options.get("model", "")
+    if family.startswith("tiny/"):
+        found.append(rooms.ROOMS["model"].path / f"{family.removeprefix('tiny/')}.py")
     return found
 
 

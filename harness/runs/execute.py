@@ -13,16 +13,26 @@ import importlib
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.problems import Problem
-from harness.runs import disk
-from harness.runs.job import Job, Progress, StageModule
+from harness.runs import code, disk
+from harness.runs.events import (
+    CellDone,
+    CellFailed,
+    Event,
+    StageDone,
+    StageFailed,
+    StageProgress,
+    StageStarted,
+    StageWaiting,
+)
+from harness.runs.job import Job, StageModule
 from harness.runs.keys import Stage
 from harness.runs.plan import Plan, PlannedCell
-from harness.runs.store import State, Store, Work
+from harness.runs.store import State, Store
+from harness.runs.work import Work
 
 if TYPE_CHECKING:
     from harness.sources import Source
@@ -32,69 +42,6 @@ POLL = 2.0
 """Seconds between two looks at stages that other processes compute."""
 
 
-@dataclass(frozen=True)
-class StageStarted:
-    """A stage begins, or goes on from its checkpoint; `cells` need it."""
-
-    stage: Stage
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class StageProgress:
-    """A stage reports."""
-
-    stage: Stage
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class StageDone:
-    """A stage's result lies in `folder`; it took `seconds` to compute, now or (`cached`) earlier."""
-
-    stage: Stage
-    folder: Path
-    seconds: float
-    cached: bool
-
-
-@dataclass(frozen=True)
-class StageFailed:
-    """A stage failed, now or `earlier`, and with it `cells`. `log` holds the traceback of an unexpected error."""
-
-    stage: Stage
-    message: str
-    cells: tuple[Cell, ...]
-    log: Path | None = None
-    earlier: bool = False
-
-
-@dataclass(frozen=True)
-class StageWaiting:
-    """A stage is computed by somebody else (`holder`); it is looked at again when nothing else is left to do."""
-
-    stage: Stage
-    holder: str
-
-
-@dataclass(frozen=True)
-class CellDone:
-    """All stages of a cell are done; `folders` by role: prepare, prune, tune, evaluate/<name>."""
-
-    cell: Cell
-    folders: Mapping[str, Path]
-
-
-@dataclass(frozen=True)
-class CellFailed:
-    """A cell cannot be completed, because of `stage`."""
-
-    cell: Cell
-    stage: Stage
-    message: str
-
-
-Event = StageStarted | StageProgress | StageDone | StageFailed | StageWaiting | CellDone | CellFailed
 Outcome = Path | StageFailed
 
 
@@ -158,9 +105,12 @@ class _Run:
             return failed
         if None in parents:
             return None
-        state = self.store.state(stage)
-        if self.retry:
-            state = self._cleared(stage, state)
+        try:
+            state = self._cleared(stage) if self.retry else self.store.state(stage)
+        except OSError as error:
+            outcome = self._failed(stage, f"the store cannot be written: {error}")
+            yield outcome
+            return outcome
         if state == "failed":
             outcome = self._failed(stage, self.store.error(stage), self.store.log(stage), earlier=True)
         elif state in ("cached", "damaged"):
@@ -185,22 +135,18 @@ class _Run:
                 continue
             self.told.add(item)
 
-    def _cleared(self, stage: Stage, state: State) -> State:
+    def _cleared(self, stage: Stage) -> State:
         """Removes what stands in the way of computing a failed or damaged stage again; looks at every byte for that."""
-        if state == "cached":
-            try:
-                self.store.open(stage)
-            except Problem:
-                self.store.discard(stage)
-                return "missing"
-        if state in ("failed", "damaged"):
+        state = self.store.state(stage)
+        if state == "cached" and self._found(stage, every_byte=True) != self.store.folder(stage):
+            self.store.discard(stage)
+        elif state in ("failed", "damaged"):
             self.store.clear(stage)
-            return "missing"
-        return state
+        return self.store.state(stage)
 
-    def _found(self, stage: Stage) -> Outcome:
+    def _found(self, stage: Stage, every_byte: bool = False) -> Outcome:
         """Returns a finished stage's folder; evaluations, which records are read from, are verified here and now."""
-        if stage.name != "evaluate" and self.store.state(stage) == "cached":
+        if self.store.state(stage) == "cached" and not (every_byte or stage.name == "evaluate"):
             return self.store.folder(stage)
         try:
             return self.store.open(stage)
@@ -221,7 +167,6 @@ class _Run:
                 self.announced.add(stage)
                 yield StageWaiting(stage, holder)
             return None
-        yield StageStarted(stage, self._cells(stage))
         outcome = yield from self._work(stage, work, {**stage.models, **parents})
         yield outcome if isinstance(outcome, StageFailed) else StageDone(stage, outcome, self._seconds(stage), False)
         return outcome
@@ -230,10 +175,12 @@ class _Run:
         begin = time.perf_counter()
         job = Job({**stage.handling, **stage.options}, parents, work.folder, work.scratch)
         try:
+            yield StageStarted(stage, self._cells(stage))
+            sources = code.files(stage)
             with contextlib.closing(self.load_stage(stage.name).run(job)) as steps:
                 for progress in steps:
                     yield StageProgress(stage, progress)
-            return work.finish(time.perf_counter() - begin)
+            return work.finish(time.perf_counter() - begin, sources)
         except Exception as error:
             if disk.full(error, self.store.root):
                 problem = self._disk_full(stage, work.size())
@@ -241,7 +188,9 @@ class _Run:
                 return self._failed(stage, str(problem))
             known = isinstance(error, Problem)
             message = str(error) if known else f"{type(error).__name__}: {error}"
-            log = work.fail(message if known else f"{message}\n\n{traceback.format_exc()}")
+            log = None
+            with contextlib.suppress(OSError):  # where even the error cannot be kept, it is still told
+                log = work.fail(message if known else f"{message}\n\n{traceback.format_exc()}")
             return self._failed(stage, message, log)
         except BaseException:  # Ctrl-C, or nobody listens any more: interrupted, to go on later
             work.release()

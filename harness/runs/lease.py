@@ -5,7 +5,8 @@ lets exactly one process do; it then looks again and withdraws if it is not alon
 
 - on the same machine since the same boot, the holder lives if its process does (id and start time);
 - otherwise, while the file's time, refreshed every `BEAT` seconds, is younger than `STALE` seconds. Machines that share
-  a store must agree on the time to well within that.
+  a store must agree on the time to well within that;
+- a lease that says nothing, its creator being killed before it could write, lives for `BEAT` seconds.
 """
 
 from __future__ import annotations
@@ -70,11 +71,11 @@ def take(folder: Path) -> Lease | None:
     try:
         with os.fdopen(handle, "w") as file:
             json.dump(_me(), file)
-        alone = set(_leases(folder)) <= {mine, *stale}
+        there = set(_leases(folder))
     except OSError:
         mine.unlink(missing_ok=True)
         raise
-    if not alone:
+    if mine not in there or not there <= {mine, *stale}:
         mine.unlink(missing_ok=True)
         return None
     for path in stale:
@@ -113,7 +114,7 @@ def _alive(path: Path) -> bool:
     if who and who["machine"] == _machine():
         return _runs(who["pid"], who["started"])
     try:
-        return time.time() - path.stat().st_mtime < STALE
+        return time.time() - path.stat().st_mtime < (STALE if who else BEAT)
     except FileNotFoundError:
         return False
 

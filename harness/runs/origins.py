@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,7 @@ class Origins:
         if section["data"] is None:
             sources = self._once(("task", section["task"]), lambda: rooms.bind("task", section["task"], "sources")())
             return None if sources is None else {f"data/{name}": source for name, source in sources.items()}
-        shots = "train" if rooms.parse(section["task"]).options.get("shots") else section["split"]
-        splits = tuple(dict.fromkeys((section["split"], shots)))
+        splits = tuple(dict.fromkeys((section["split"], *(["train"] if _shown(section["task"]) else []))))
         key = ("data", section["data"], splits)
         source = self._once(key, lambda: rooms.bind("data", section["data"], "source")(splits))
         return None if source is None else {"data": source}
@@ -45,3 +45,9 @@ class Origins:
                 self.missing[str(problem)] = problem
                 self._known[key] = None
         return self._known[key]
+
+
+@functools.cache
+def _shown(task: str) -> bool:
+    """Whether a task shows examples of the training split before each question."""
+    return bool(rooms.parse(task).options.get("shots"))

@@ -17,8 +17,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from harness import rooms
 from harness.problems import Problem
+from harness.runs.decides import split
 from harness.runs.keys import Stage
 from harness.runs.origins import Origins
 from harness.runs.slugs import slug
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 Model = Stage | Source
 EVALUATE = "evaluate/"
 """What the role of an evaluation begins with; its name in the entry follows."""
-_HANDLING = ("checkpoint_every",)
-_CALIBRATION = ("data", "task", "split", "samples", "batch_size", "seed")
-_WITHOUT_DATA = {"weight", "choose", "sparsity", "period", "layers"}
-"""What a pruning method can be given without looking at any data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,28 +183,18 @@ class _Planner:
         return self._built[known][1]
 
     def _build(self, name: str, options: Mapping[str, Any], reads: Mapping[str, Model | None]) -> Stage | None:
-        idle = _handling(name, options)
-        data = {} if "data" in idle else self.origins.data(options)
+        decides, handling = split(name, options)
+        data = self.origins.data(decides) if "data" in decides else {}
         if data is None or None in reads.values():
             return None
-        decides = {key: value for key, value in options.items() if key not in idle}
         return Stage(
             name,
             decides,
             parents={role: one for role, one in reads.items() if isinstance(one, Stage)},
             sources={**{role: one for role, one in reads.items() if not isinstance(one, Stage)}, **data},
-            handling={key: options[key] for key in idle},
+            handling=handling,
             slug=slug(name, decides, reads.get("model")),
         )
-
-
-def _handling(name: str, options: Mapping[str, Any]) -> list[str]:
-    """Returns the options that change no byte of a stage's result."""
-    if name == "prune":
-        methods = [(kind, options[kind]) for kind in ("criterion", "solver", "allocation") if options[kind]]
-        needs = {need for kind, text in methods for need in rooms.ROOMS[kind].method(rooms.parse(text).name).needs}
-        return [] if needs - _WITHOUT_DATA else list(_CALIBRATION)
-    return [key for key in _HANDLING if key in options]
 
 
 def _ancestry(stage: Stage, found: dict[Stage, None]) -> None:

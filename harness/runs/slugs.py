@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -52,8 +53,9 @@ def _short(model: str) -> str:
     return model.rstrip("/").rpartition("/")[2].partition("@")[0] or "model"
 
 
-def _names(text: str) -> list[str]:
-    return [rooms.parse(term.rpartition("*")[2]).name for term in re.split(r"\+(?!\d)", text)]
+@functools.cache
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(rooms.parse(term.rpartition("*")[2]).name for term in re.split(r"\+(?!\d)", text))
 
 
 def _zeros(options: Mapping[str, Any]) -> str:

@@ -9,21 +9,18 @@ kill at any moment leaves the work with its checkpoints, never half a result.
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.problems import Problem
-from harness.runs import code, lease
-from harness.runs.keys import Stage, canonical
+from harness.runs import code, files, lease
+from harness.runs.keys import Stage
+from harness.runs.work import DONE, ERROR, Work, place, signature
 
 State = Literal["cached", "running", "interrupted", "failed", "damaged", "missing"]
-DONE = "done.json"
-ERROR = "error.txt"
 TRACE = "\n\nTraceback (most recent call last)"
 RETRY = "run again with --retry to compute it anew"
 
@@ -44,7 +41,7 @@ class Store:
         folder = self.folder(stage)
         if folder.is_dir():
             return "damaged" if _damage(folder, stage) else "cached"
-        work = _work(folder)
+        work = place(folder)
         if not work.is_dir():
             return "missing"
         if lease.holder(work):
@@ -63,12 +60,12 @@ class Store:
         if damage := _damage(folder, stage):
             raise Problem(damage, where=str(folder), hint=RETRY)
         done = self.done(stage)
-        if done.pop("sha256") != _sha_of(done):
+        if done.pop("sha256", None) != signature(done):
             raise Problem(f"{DONE} is damaged: it is not what was written", where=str(folder), hint=RETRY)
         for name, said in done["files"].items():
             self._verify(folder, name, said["sha256"])
-        if _work(folder).is_dir():  # a kill between the rename and its last line left it
-            shutil.rmtree(_work(folder), ignore_errors=True)
+        if place(folder).is_dir():  # a kill between the rename and its last line left it
+            shutil.rmtree(place(folder), ignore_errors=True)
         return folder
 
     def _verify(self, folder: Path, name: str, sha256: str) -> None:
@@ -76,7 +73,7 @@ class Store:
         stat = path.stat()
         if (known := (path, stat.st_size, stat.st_mtime_ns)) in self._verified:
             return
-        if _sha256(path) != sha256:
+        if files.sha256(path) != sha256:
             raise Problem(
                 f"{name} is damaged: its bytes are not those that were written", where=str(folder), hint=RETRY
             )
@@ -93,12 +90,12 @@ class Store:
 
     def log(self, stage: Stage) -> Path | None:
         """Returns the file with a failed stage's error, and the traceback of one that was not expected."""
-        path = _work(self.folder(stage)) / ERROR
+        path = place(self.folder(stage)) / ERROR
         return path if path.is_file() else None
 
     def holder(self, stage: Stage) -> str | None:
         """Returns who is computing a stage just now."""
-        return lease.holder(_work(self.folder(stage)))
+        return lease.holder(place(self.folder(stage)))
 
     def stale(self, stage: Stage) -> tuple[str, ...]:
         """Returns the source files of a finished stage that changed since; its VERSION says whether that matters."""
@@ -111,12 +108,13 @@ class Store:
         A failed stage keeps its scratch: it goes on from its last good checkpoint.
         """
         if self.state(stage) == "damaged":
-            shutil.rmtree(self.folder(stage))
-        (_work(self.folder(stage)) / ERROR).unlink(missing_ok=True)
+            self.discard(stage)
+        (place(self.folder(stage)) / ERROR).unlink(missing_ok=True)
 
     def discard(self, stage: Stage) -> None:
         """Removes a result whatever its state; `open` found what `state` cannot see."""
-        shutil.rmtree(self.folder(stage))
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            shutil.rmtree(self.folder(stage))
 
     def begin(self, stage: Stage) -> Work | None:
         """Takes a stage to compute it, or returns None when it is done or another process is at it.
@@ -125,7 +123,7 @@ class Store:
             OSError: The store cannot be written.
         """
         folder = self.folder(stage)
-        work = _work(folder)
+        work = place(folder)
         work.mkdir(parents=True, exist_ok=True)
         try:
             held = lease.take(work)
@@ -143,84 +141,6 @@ class Store:
             raise
 
 
-class Work:
-    """A stage that this process is computing: an empty `folder` to fill, the `scratch` of its earlier attempts."""
-
-    def __init__(self, stage: Stage, final: Path, held: lease.Lease):
-        self.stage, self._final, self._lease = stage, final, held
-        self.folder, self.scratch = _work(final) / "result", _work(final) / "scratch"
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir()
-        self.scratch.mkdir(exist_ok=True)
-
-    def finish(self, seconds: float) -> Path:
-        """Makes the folder the stage's result.
-
-        Args:
-            seconds: How long it took since its last start.
-
-        Raises:
-            Problem: Another process took the stage over.
-            RuntimeError: The stage wrote nothing.
-        """
-        from harness.tracking.environment import environment
-
-        if not (files := _describe(self.folder)):
-            raise RuntimeError(f"{self.stage} wrote nothing")
-        done = {
-            **self.stage.identity(),
-            "key": self.stage.key,
-            "handling": dict(self.stage.handling),
-            "files": files,
-            "code": code.files(self.stage),
-            "seconds": round(seconds, 3),
-            "environment": environment(),
-        }
-        text = json.dumps({**done, "sha256": _sha_of(done)}, indent=1)
-        (self.folder / DONE).write_text(text + "\n", encoding="utf8")
-        _sync(self.folder)
-        if not self._lease.held():  # this machine gave no sign of life for too long
-            raise Problem("another process took this stage over", where=str(self._final), hint="run again to see it")
-        self.folder.rename(self._final)
-        _sync_folder(self._final.parent)
-        self._lease.release()
-        shutil.rmtree(_work(self._final), ignore_errors=True)
-        return self._final
-
-    def fail(self, text: str) -> Path | None:
-        """Keeps an error beside the scratch and gives the stage back; what was half written is removed.
-
-        Returns:
-            The file with the error; None when the stage is no longer ours to write to.
-        """
-        path = _work(self._final) / ERROR
-        try:
-            if not self._lease.held():
-                return None
-            path.write_text(text + "\n", encoding="utf8")
-        finally:
-            self.release()
-        return path
-
-    def release(self) -> None:
-        """Gives the stage back: interrupted, to go on later from its scratch. What was half written is removed."""
-        if self._lease.held():
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self._lease.release()
-
-    def size(self) -> int:
-        """Returns the bytes written so far, checkpoints included."""
-        return sum(path.stat().st_size for path in _files(_work(self._final)))
-
-
-def _work(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".partial")
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
 def _damage(folder: Path, stage: Stage) -> str | None:
     """Returns what is wrong with a result as far as names and sizes tell, or None."""
     try:
@@ -235,36 +155,3 @@ def _damage(folder: Path, stage: Stage) -> str | None:
     except (ValueError, TypeError, KeyError, UnicodeDecodeError):
         return f"{DONE} is damaged: it cannot be read"
     return None
-
-
-def _describe(folder: Path) -> dict[str, dict[str, Any]]:
-    return {
-        path.relative_to(folder).as_posix(): {"sha256": _sha256(path), "size": path.stat().st_size}
-        for path in _files(folder)
-    }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sha_of(done: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(done).encode()).hexdigest()
-
-
-def _sync(folder: Path) -> None:
-    """Brings a folder's files, and the folders that name them, to the disk."""
-    for path in _files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        _sync_folder(inner)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

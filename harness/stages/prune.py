@@ -26,6 +26,7 @@ from harness.pruning import keep
 from harness.pruning.recipe import prune, recipe
 from harness.pruning.walk import walk
 from harness.runs.job import Job, Progress
+from harness.tuning import session
 
 VERSION = 1
 FILE = "prune.json"
@@ -49,9 +50,9 @@ def run(job: Job) -> Iterator[Progress]:
                 mask, row = prune(linear, inputs.get(linear.name, {}), asked[linear.name], how)
                 keeps[linear.name], layers[linear.name] = mask.cpu(), row
             yield Progress(done, len(blocks), {"sparsity": keep.sparsity(keeps)}, "block")
-    keep.verify(model, keeps)
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
+    keep.verify(models.load(job.folder), keep.load(job.folder))
     report = {
         "method": {name: options[name] for name in (kind, "pattern", "allocation")},
         "calibration": {name: options[name] for name in _CALIBRATION} if batches else None,
@@ -69,8 +70,7 @@ def calibration(options: Mapping[str, Any], processor: Any) -> list[dict[str, Te
         Problem: The split has fewer examples.
     """
     rows = rooms.bind("data", options["data"])(options["split"])
-    features = rooms.bind("task", options["task"], "examples")(rows, processor)
-    collate = rooms.load("task", rooms.parse(options["task"]).name).collate
+    features, collate = session.examples_for(rows, options, processor)
     samples, size = options["samples"], options["batch_size"]
     if len(features) < samples:
         raise Problem(
@@ -79,7 +79,7 @@ def calibration(options: Mapping[str, Any], processor: Any) -> list[dict[str, Te
             hint=f"in the split {options['split']!r}; ask for fewer",
         )
     drawn = random.Random(options["seed"]).sample(range(len(features)), samples)
-    return [collate([features[i] for i in drawn[at : at + size]], processor) for at in range(0, samples, size)]
+    return [collate([features[i] for i in drawn[at : at + size]]) for at in range(0, samples, size)]
 
 
 def _revived(source: Any, model: nn.Module) -> dict[str, float]:

@@ -11,6 +11,7 @@ where the model begins another "Question:".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 from torch import Tensor
@@ -105,8 +106,8 @@ def predict(
     """
     if len(shown) < shots:
         raise Problem(f"there are {len(shown)} training rows, fewer than the {shots} shots")
-    solved = (_prompt(row["question"], template) + _target(row["answer"], template) + "\n\n" for row in shown[:shots])
-    before = "".join(solved)
+    solved = (_prompt(row["question"], template) + _target(row["answer"], template) for row in islice(shown, shots))
+    before = "".join(text + "\n\n" for text in solved)
     context = getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
 
     def answer(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:

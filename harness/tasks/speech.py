@@ -28,7 +28,7 @@ METRIC = "wer"
 RATE = 16000
 """Samples per second of every clip."""
 MULTILINGUAL_END = 50257
-"""Id of <|endoftext|> in the multilingual checkpoints; all checkpoints hold the language tokens, so these tell nothing."""
+"""Id of <|endoftext|> in multilingual checkpoints; the language tokens tell nothing, for all checkpoints have them."""
 
 
 def _tokenizer(processor: Any, language: str | None, task: str) -> Any:

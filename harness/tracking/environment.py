@@ -6,6 +6,7 @@ a checkout without git are left out rather than guessed.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -64,6 +65,7 @@ def _memory() -> float:
     return round(psutil.virtual_memory().total / 2**30, 1)
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:

@@ -191,17 +191,30 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
 
 
 def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
-    """Returns the fraction of zeros in the prunable layers: what was asked, and what the last stage that touched it left."""
+    """Returns fractions of zeros: asked of the pruned layers, found in them after each stage, and pruned of all weights."""
     if "prune" not in folders:
-        return {"asked": 0.0, "reached": 0.0}
-    pruned = _json(folders["prune"] / "prune.json")["overall"]
-    tuned = _json(folders["tune"] / "tune.json")["sparsity"] if "tune" in folders else {}
-    return {"asked": cell.settings["prune"]["sparsity"], "reached": tuned.get("after", pruned["reached"]), **tuned}
+        return {"asked": 0.0}
+    pruned = _json(folders["prune"] / "prune.json")
+    zeros = sum(layer["zeros"] for layer in pruned["layers"].values())
+    found = {"asked": cell.settings["prune"]["sparsity"], "after_prune": pruned["overall"]["reached"]}
+    if "tune" in folders:
+        found["after_tune"] = _json(folders["tune"] / "tune.json")["sparsity"]["after"]
+    return {**found, "of_all_weights": zeros / _weights(folders["prune"])}
+
+
+def _weights(folder: Path) -> int:
+    """Counts the numbers in a model's weight files from their headers (safetensors: eight bytes of length, then JSON)."""
+    total = 0
+    for path in sorted(folder.glob("model*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total
 
 
 def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if elsewhere."""
-    kept = {name: done[name] for name in ("key", "version", "options", "parents", "sources", "seconds")}
+    kept = {name: done[name] for name in ("key", "version", "options", "handling", "parents", "sources", "seconds")}
     return kept if done["environment"] == environment else {**kept, "environment": done["environment"]}
 
 

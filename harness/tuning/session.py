@@ -111,25 +111,25 @@ def fit(
         hidden states teacher_mean_square: mean(t^2) per stack, of every block's output and then of the final norm's.
 
     Raises:
-        Problem: Training diverged, a checkpoint is damaged, or pruned weights are not zero.
+        Problem: There is nothing to train on, training diverged, a checkpoint is damaged, pruned weights are not 0.
     """
-    keeps = keeps or {}
+    if not len(features):
+        raise Problem("there is no example to train on", where=str(options["data"]), hint="its rows may be too short")
+    keeps, size, seed = keeps or {}, options["batch_size"], options["seed"]
+    steps = options["steps"] or steps_for(options["epochs"], len(features), size)
     accelerator = accelerator_for(options["precision"])
-    set_seed(options["seed"])
+    set_seed(seed)
     model.to(accelerator.device)
     attached = attach.attach(model, keeps, options["method"]) if keeps else attach.DENSE
     teacher = None if teacher is None else teacher.to(accelerator.device)
     aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
     beta1, beta2 = options["betas"]
     optimizer = adamw(model, lr=options["lr"], weight_decay=options["weight_decay"], beta1=beta1, beta2=beta2)
-    size = options["batch_size"]
-    of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=options["seed"])
-    steps = options["steps"] or steps_for(options["epochs"], len(features), size)
+    of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
     summary = {
         "steps": steps,
         "epochs": steps / steps_for(1, len(features), size),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trained_parameters": sum(p.numel() for p in model.parameters()) - sum(int((~k).sum()) for k in keeps.values()),
+        **_parameters(model, keeps),
         **_teacher_scale(aim, of, accelerator),
     }
     start, notes = _resume(scratch, model, optimizer, keeps)
@@ -144,8 +144,8 @@ def fit(
         keep.verify(model, keeps)
 
     yield from _follow(loop, steps, options["checkpoint_every"], save, notes, scratch)
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).to("cpu").eval()
     attach.merge(attached)
+    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).to("cpu").eval()
     keep.verify(model, keeps)
     return notes["curve"], {**summary, "seconds": notes["seconds"]}
 
@@ -155,6 +155,12 @@ def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> 
     lines = "".join(json.dumps(row) + "\n" for row in curve)
     (folder / "curve.jsonl").write_text(lines, encoding="utf8")
     (folder / name).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf8")
+
+
+def _parameters(model: nn.Module, keeps: Mapping[str, BoolTensor]) -> dict[str, int]:
+    """Returns how many parameters there are, and how many of them are trained: those that no mask prunes."""
+    every = sum(p.numel() for p in model.parameters())
+    return {"parameters": every, "trained_parameters": every - sum(int((~k).sum()) for k in keeps.values())}
 
 
 def _resume(

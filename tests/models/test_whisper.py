@@ -44,3 +44,12 @@ def test_labels_begin_with_the_prompt_that_generation_gives(tiny_models):
     model.generate(torch.zeros(1, 40, 600), max_new_tokens=2)
     assert asked[0].tolist() == [[start, second]]
     assert processor.tokenizer.convert_tokens_to_ids("<|en|>") == start + 1
+
+
+def test_no_text_token_is_taken_for_a_timestamp(tiny_models):
+    model, processor = tiny_models.tiny("whisper")
+    assert model.generation_config.no_timestamps_token_id == len(processor.tokenizer) - 1
+    passes = []
+    model.model.encoder.register_forward_pre_hook(lambda *_: passes.append(1))
+    model.generate(torch.zeros(1, 40, 600), max_new_tokens=2)
+    assert len(passes) == 1

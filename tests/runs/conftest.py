@@ -98,6 +98,11 @@ class Fake:
     def run(self, *cells: PlannedCell, **options: Any) -> list[Event]:
         return list(execute(self.plan(*cells), self.store, load_stage=self.load, poll=0.01, **options))
 
+    def mend(self) -> None:
+        """Takes the failures out of the stages."""
+        for path in self.folder.glob("*.py"):
+            path.write_text(path.read_text().replace('if step == options.get("fail_at")', "if False"))
+
     def compute(self, stage: Stage) -> Path:
         """Computes a stage with what it comes from; returns its folder."""
         self.run(self.cell("only", only=stage))

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.problems import Problem
@@ -12,9 +12,12 @@ from harness.runs.keys import Stage, canonical, version
 from harness.sources import Source
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4))
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4)
+)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), VALUES, max_size=6), st.randoms())
 def test_order_of_options_does_not_matter(options, random):
     shuffled = list(options.items())
@@ -22,17 +25,20 @@ def test_order_of_options_does_not_matter(options, random):
     assert canonical(dict(shuffled)) == canonical(options)
 
 
+@settings(max_examples=50, deadline=None)
 @given(VALUES)
 def test_canonical_text_survives_json(value):
     assert canonical(json.loads(canonical(value))) == canonical(value)
     assert canonical(json.loads(json.dumps(value))) == canonical(value)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_are_equal_exactly_when_their_texts_are(one, other):
     assert (canonical(one) == canonical(other)) == (one == other)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(-(2**53) + 1, 2**53 - 1))
 def test_whole_floats_are_integers(number):
     assert canonical(float(number)) == canonical(number)

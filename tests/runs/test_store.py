@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from harness.problems import Problem
+from harness.runs import files
+from harness.runs.execute import StageProgress, execute
 from harness.runs.store import Store
 
 
@@ -93,10 +95,8 @@ def test_what_is_verified_is_not_read_again_until_it_changes(fake, monkeypatch):
     one, read = fake.stage("tune"), []
     folder = fake.compute(one)
     store = Store(fake.store.root)
-    from harness.runs import store as module
-
-    digest = module._sha256
-    monkeypatch.setattr(module, "_sha256", lambda path: read.append(path.name) or digest(path))
+    digest = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or digest(path))
     assert store.open(one) == store.open(one) and len(read) == 2
     (folder / "model.bin").write_text("x" * 64)
     with pytest.raises(Problem):
@@ -134,7 +134,7 @@ def test_what_a_kill_left_after_the_rename_is_swept(fake):
 def test_a_stage_that_wrote_nothing_is_no_result(fake):
     work = fake.store.begin(fake.stage("tune"))
     with pytest.raises(RuntimeError, match="wrote nothing"):
-        work.finish(1.0)
+        work.finish(1.0, {})
     work.release()
 
 
@@ -145,7 +145,7 @@ def test_who_lost_the_lease_neither_finishes_nor_removes(fake):
     mine = work.folder.parent / "lease-1.json"
     mine.rename(mine.with_name("lease-2.json"))
     with pytest.raises(Problem, match="took this stage over"):
-        work.finish(1.0)
+        work.finish(1.0, {})
     assert work.fail("no") is None
     assert work.folder.is_dir() and fake.store.error(one) is None and fake.store.state(one) == "running"
 
@@ -157,3 +157,14 @@ def test_stale_names_the_sources_that_changed(fake):
     with (fake.folder / "tune.py").open("a") as file:
         file.write("\n# changed\n")
     assert fake.store.stale(one) == ("stages/tune.py",) and fake.store.state(one) == "cached"
+
+
+def test_a_source_edited_while_it_runs_is_stale_afterwards(fake):
+    one = fake.stage("tune")
+    events = execute(fake.plan(fake.cell("only", tune=one)), fake.store, load_stage=fake.load)
+    while not isinstance(next(events), StageProgress):
+        pass
+    with (fake.folder / "tune.py").open("a") as file:
+        file.write("\n# changed\n")
+    list(events)
+    assert fake.store.stale(one) == ("stages/tune.py",)

@@ -59,6 +59,7 @@ def test_a_wrong_case_is_told_with_its_line(registry, case, line, part, near):
 
 
 def test_a_scale_may_leave_out_values_that_cases_of_the_top_name(registry):
-    text = "cases:\n- {when: {prune.sparsity: 0.75}, set: {tune.epochs: 4}}\nscales: {tiny: {grid: {prune.sparsity: [0.5]}}}\ngrid:"
+    text = "cases:\n- {when: {prune.sparsity: 0.75}, set: {tune.epochs: 4}}\n"
+    text += "scales: {tiny: {grid: {prune.sparsity: [0.5]}}}\ngrid:"
     assert registry.check(("grid:", text)) == []
     assert tunes(registry.cells(("grid:", text), scale="tiny")) == {"0.5/ce": (2, 1e-4), "0.5/sh": (2, 1e-4)}

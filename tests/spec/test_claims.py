@@ -34,7 +34,8 @@ def test_a_claim_is_two_sides_and_conditions():
 @pytest.mark.parametrize(
     ("text", "labels", "baseline"),
     [
-        ("dense", (), "dense"), ("one_shot", (), "one_shot"), ("0.5/one_shot", (("prune.sparsity", "0.5"),), "one_shot"),
+        ("dense", (), "dense"), ("one_shot", (), "one_shot"),
+        ("0.5/one_shot", (("prune.sparsity", "0.5"),), "one_shot"),
         ("0.5/sh/long", (("prune.sparsity", "0.5"), ("tune.loss", "sh"), ("arm", "long")), None),
         ("0.75", (("prune.sparsity", "0.75"),), None), ("ce + kl", (("tune.loss", "ce + kl"),), None),
     ],

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness.problems import Problem
 from harness.spec import entry as spec
@@ -58,3 +62,56 @@ def test_reading_and_expanding_imports_nothing_heavy(registry):
         "print(sorted(heavy & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+RICH = """\
+title: a
+paper: {id: a, name: b}
+model: org/t5
+data: pairs
+task: translation
+prepare: {epochs: 1, lr: 1e-3, betas: [0.9, 0.99]}
+prune: {solver: sparsegpt}
+tune: {epochs: 2, lr: 1e-4}
+evaluate: {one: {limit: 3}, zero: {task: zero_shot}}
+grid: {prune.sparsity: [0.5, 0.75], tune.loss: {ce: cross_entropy, sh: squarehead}, arm: {a: {tune: {lr: 1}}, b: null}}
+cases: [{when: {prune.sparsity: [0.5]}, set: {tune.epochs: 4}}]
+chain: prune.sparsity
+baselines: [dense]
+seeds: [0, 1]
+scales: {tiny: {model: tiny/t5, tune.steps: 3}, small: null}
+reference: {metric: one, read: x, cells: {dense: 1, 0.5/ce/a: {value: null}}}
+claims: [sh > ce at prune.sparsity >= 0.5]
+"""
+JUNK = st.sampled_from(
+    [None, True, 3, -1.5, float("nan"), "", "x", "a/b", "tune.lr", [], [None], [[1]], {}, {"x": 1}, {"a.b": [{}]}]
+)
+
+
+def places(tree, path=()):
+    yield path
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+TREE = yaml.safe_load(RICH)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from([path for path in places(TREE) if path]), junk=JUNK, drop=st.booleans())
+def test_whatever_is_written_the_answer_is_problems_never_a_traceback(registry, path, junk, drop):
+    tree = copy.deepcopy(TREE)
+    node = tree
+    for key in path[:-1]:
+        node = node[key]
+    if drop:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = junk
+    for problem in registry.check(text=yaml.safe_dump(tree, sort_keys=False)):
+        assert "x.yaml" in problem.where
+
+
+def test_the_rich_entry_itself_is_good(registry):
+    assert registry.check(text=RICH) == []

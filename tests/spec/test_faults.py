@@ -12,10 +12,15 @@ import pytest
         ("grid:", "evaluate:\n  a:\n    limt: 3\ngrid:", 13, "unknown key 'evaluate.a.limt'", "limit"),
         ("grid:", "paper: {id: a, name: b,\n  tabel: c}\ngrid:", 12, "unknown key 'paper.tabel'", "table"),
         ("grid:", "cases:\n- when: {tune.loss: ce}\n  st: {tune.lr: 1}\ngrid:", 13, "unknown key 'cases.0.st'", "set"),
-        ("grid:", "reference:\n  cells:\n    dense:\n      valu: 3\ngrid:", 14, "unknown key 'reference.cells.dense.valu'",
-         "value"),
+        (
+            "grid:",
+            "reference:\n  cells:\n    dense:\n      valu: 3\ngrid:",
+            14,
+            "unknown key 'reference.cells.dense.valu'",
+            "value",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unknown_key_has_its_line_and_the_nearest(registry, old, new, line, what, near):
     problem = next(p for p in registry.check((old, new)) if p.what.startswith("unknown key"))
     assert problem.what == what and problem.where.endswith(f":{line}") and near in problem.nearest

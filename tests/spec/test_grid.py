@@ -55,8 +55,8 @@ def test_without_a_grid_a_cell_is_called_by_what_was_done(registry):
 
 
 def test_an_arm_may_leave_the_tuning_out(registry):
-    found = registry.cells(("  tune.loss: {ce: cross_entropy,", "  arm: {bare: {tune: null}, full: {}}\n  tune.loss: {ce: cross_entropy,"),
-                           ("  tune.loss: {ce: cross_entropy, sh: cross_entropy + squarehead}\n", ""))  # fmt: skip
+    arms = "  arm: {bare: {tune: null}, full: {}}\n"
+    found = registry.cells(("  tune.loss: {ce: cross_entropy, sh: cross_entropy + squarehead}\n", arms))
     stages = {cell.label: cell.settings["tune"] is not None for cell in found if cell.baseline is None}
     assert stages == {"0.5/bare": False, "0.5/full": True, "0.75/bare": False, "0.75/full": True}
 
@@ -90,11 +90,11 @@ def test_a_chain_runs_along_an_axis_of_numbers(registry, chain, line, part):
     ("replaced", "line", "part"),
     [
         ([*NO_TUNE, ("grid:", "chain: prune.sparsity\ngrid:")], 7, "a chain starts each cell from tuned weights"),
-        ([("model: org/t5", "model: tiny/t5"), ("prepare: {epochs: 1, lr: 1e-3}\n", "")], 2, "random weights and no prepare"),
+        ([("org/t5", "tiny/t5"), ("prepare: {epochs: 1, lr: 1e-3}\n", "")], 2, "random weights and no prepare"),
         ([("  lr: 1e-4", "  lr: 1e-4\n  seed: 3"), ("grid:", "seeds: [0]\ngrid:")], 11, "both seeds and tune.seed"),
         ([("grid:", "seeds: [0, 0]\ngrid:")], 11, "distinct whole numbers"),
         ([("grid:", "seeds: []\ngrid:")], 11, "one or more"),
-        ([("prune: {solver: sparsegpt}", "prune: null"), ("prune.sparsity: [0.5, 0.75]", "tune.lr: [1, 2]")], 7, "there is no prune"),
+        ([("{solver: sparsegpt}", "null"), ("prune.sparsity: [0.5, 0.75]", "tune.lr: [1, 2]")], 7, "there is no prune"),
     ],
 )  # fmt: skip
 def test_what_cannot_stand_together_is_told(registry, replaced, line, part):

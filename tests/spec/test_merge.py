@@ -116,6 +116,6 @@ def test_a_wrong_set_is_told_with_itself_as_the_place(registry, set, part, near)
 
 def test_set_may_not_fight_an_axis(registry):
     arms = ("  tune.loss:", "  arm: {long: {tune.epochs: 9}, short: {tune.epochs: 1}}\n  tune.loss:")
-    with pytest.raises(Problem, match="tune.steps follows from the axis 'arm'"):
+    with pytest.raises(Problem, match=r"tune\.steps follows from the axis 'arm'"):
         registry.cells(arms, set=["tune.steps=3"])
     assert labels(registry.cells(arms, set=["arm=long"]))[0] == "0.5/long/ce"

@@ -11,8 +11,9 @@ def test_a_section_comes_out_with_every_default_and_option(registry):
     cell = registry.cells()[-1]
     assert cell.settings["tune"] == {
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "rows": None,
-        "steps": None, "epochs": 2.0, "lr": 1e-4, "warmup": 0, "schedule": "linear", "batch_size": 16, "accumulation": 1,
-        "weight_decay": 0.0, "betas": [0.9, 0.999], "clip": None, "precision": "fp32", "seed": 0, "checkpoint_every": 100,
+        "steps": None, "epochs": 2.0, "lr": 1e-4, "warmup": 0, "schedule": "linear", "batch_size": 16,
+        "accumulation": 1, "weight_decay": 0.0, "betas": [0.9, 0.999], "clip": None, "precision": "fp32", "seed": 0,
+        "checkpoint_every": 100,
         "method": "masked", "loss": "cross_entropy + squarehead:eps=0.01", "teacher": "dense",
     }  # fmt: skip
     assert cell.settings["prune"] == {

@@ -85,18 +85,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(parts, tmp_path)
     assert not same(ends["a"][0], ends["c"][0])
 
 
-@pytest.mark.parametrize("family, stop", [("llama", 3), ("llama", 5), ("t5", 2)])
-def test_a_closed_run_goes_on_to_the_same_bits(parts, tmp_path, family, stop):
-    given, named = parts(family)
+@pytest.mark.parametrize("family, stop, precision", [("llama", 3, "fp32"), ("llama", 5, "bf16"), ("t5", 2, "fp32")])
+def test_a_closed_run_goes_on_to_the_same_bits(parts, tmp_path, family, stop, precision):
+    given, named = parts(family, precision=precision)
     whole = given[0]
     _, (curve, _) = finish(session.fit(*given, tmp_path / "whole", **named))
-    given, named = parts(family)
+    given, named = parts(family, precision=precision)
     run = session.fit(*given, tmp_path / "cut", **named)
     for _ in range(stop):
         next(run)
     run.close()
     assert checkpoint.newest(tmp_path / "cut").name.startswith(f"step-{stop:08d}")
-    given, named = parts(family)
+    given, named = parts(family, precision=precision)
     seen, (resumed, _) = finish(session.fit(*given, tmp_path / "cut", **named))
     assert [p.done for p in seen] == list(range(stop + 1, 8))
     assert same(whole, given[0]) and resumed == curve
@@ -151,6 +151,22 @@ def test_dense_runs_need_no_mask_and_no_teacher(parts, tmp_path):
     _, (curve, summary) = finish(session.fit(*given, tmp_path))
     assert "teacher_mean_square" not in summary and "squarehead" not in curve[0]
     assert summary["parameters"] == summary["trained_parameters"]
+
+
+def test_after_bf16_the_model_is_a_plain_fp32_model_again(parts, tmp_path):
+    given, named = parts(precision="bf16", steps=2)
+    finish(session.fit(*given, tmp_path, **named))
+    model = given[0]
+    plain, ids = parts()[0][0].eval(), torch.tensor([[5, 6]])
+    plain.load_state_dict(model.state_dict())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert torch.equal(model(input_ids=ids).logits, plain(input_ids=ids).logits)  # no autocast is left
+
+
+def test_no_examples_are_a_problem(parts, tmp_path):
+    (model, _, collate, options), named = parts()
+    with pytest.raises(Problem, match="prose: there is no example"):
+        next(session.fit(model, [], collate, options, tmp_path, **named))
 
 
 def test_epochs_become_steps(parts, tmp_path):

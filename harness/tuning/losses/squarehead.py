@@ -55,8 +55,8 @@ def mean_square(x: Tensor, valid: Tensor) -> Tensor:
         x: [batch, time, width].
         valid: [batch, time].
     """
-    kept = torch.where(valid.unsqueeze(-1), x, 0.0)
-    return kept.square().sum() / (valid.sum() * x.shape[-1])
+    squares = x.square().sum(dim=-1)
+    return torch.where(valid, squares, 0.0).sum() / (valid.sum() * x.shape[-1])
 
 
 def teacher_scale(teacher: Forward) -> dict[str, tuple[float, ...]]:

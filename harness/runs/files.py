@@ -1,0 +1,45 @@
+"""Files of a result: which there are, their sha256, and bringing them to the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+
+def inside(folder: Path) -> list[Path]:
+    """Returns all files below a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def describe(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the sha256 and the size in bytes of every file below a folder, by its path in it."""
+    return {
+        path.relative_to(folder).as_posix(): {"sha256": sha256(path), "size": path.stat().st_size}
+        for path in inside(folder)
+    }
+
+
+def sha256(path: Path) -> str:
+    """Returns the sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync(folder: Path) -> None:
+    """Brings a folder's files, and the folders that name them, to the disk."""
+    for path in inside(folder):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for inner in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync_folder(inner)
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

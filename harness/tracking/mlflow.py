@@ -1,0 +1,294 @@
+"""The mirror in MLflow: one run a cell, written live or rebuilt from records. The only module that knows MLflow.
+
+A run is made of a cell's plan and record alone (tags, parameters, scores, curves, data sets), live as in `sync`, so that a
+rebuilt run is the same run. It is found again by its tag `cell`, the hash of the cell and of its stages' keys: what was
+tracked once is not tracked twice, and a run that was cut off is replaced. `live.py` decides when what is written.
+
+The store is a SQLite file beside the results unless `MLFLOW_TRACKING_URI` says otherwise (MLflow refuses plain folders since
+3.13). Artifacts of that file lie beside it; a server has its own place for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.problems import Problem
+from harness.tracking import record
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Metric
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+SYSTEM_EVERY = 5.0
+"""Seconds between two looks at processor, memory, disk, network and GPU; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL wins."""
+LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 500, 5000, 36
+"""MLflow's limits, the first two those of older servers; a longer value is cut, and stands whole in `record.json`."""
+METRICS, PARAMS = 1000, 100
+"""The most that MLflow takes in one batch."""
+SERVERS = ("http://", "https://", "databricks")
+
+
+def store_uri(results: Path) -> str:
+    """Returns the tracking store of a results folder: MLFLOW_TRACKING_URI, or a SQLite file in it."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').absolute()}"
+
+
+def ui_command(results: Path, port: int = 5000) -> list[str]:
+    """Returns the command that starts the dashboard on the store of a results folder.
+
+    Raises:
+        Problem: The store is a server, which has a dashboard of its own.
+    """
+    uri = store_uri(results)
+    if uri.startswith(SERVERS):
+        raise Problem(f"the tracking store is a server; its dashboard is at {uri}", where="MLFLOW_TRACKING_URI")
+    _quiet()
+    artifacts = (results / "mlartifacts").absolute().as_uri()
+    places = ["--backend-store-uri", uri, "--default-artifact-root", artifacts]
+    return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:
+    """Writes the runs that a store lacks.
+
+    Args:
+        records: As `record.read_all` returns them.
+        uri: The tracking store or server.
+        results: The results folder; artifacts that are still there are logged too.
+
+    Returns:
+        How many runs were written; those that were there whole are left alone.
+    """
+    mirror = Mirror(uri, results)
+    return sum(mirror.complete(said) for said in records)
+
+
+class Mirror:
+    """The runs of one tracking store."""
+
+    def __init__(self, uri: str, results: Path):
+        _quiet()
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        self.uri, self.results, self.client = uri, results, MlflowClient(tracking_uri=uri)
+        self._experiments: dict[str, str] = {}
+
+    def complete(self, said: Mapping[str, Any]) -> bool:
+        """Writes the run of a record unless the store has it whole; returns whether it did."""
+        if self.find(said, finished=True):
+            return False
+        begin = _now() - round(1000 * sum(stage["seconds"] for stage in said["stages"].values()))
+        self.finish(self.open(said, begin), said, begin)
+        return True
+
+    def find(self, said: Mapping[str, Any], finished: bool = False) -> str | None:
+        """Returns the id of a cell's run, or None."""
+        wanted = f"tags.cell = '{cell_key(said)}'" + (" and attributes.status = 'FINISHED'" if finished else "")
+        found = self.client.search_runs([self.experiment(said["entry"])], wanted, max_results=1)
+        return found[0].info.run_id if found else None
+
+    def open(self, said: Mapping[str, Any], begin: int | None = None) -> str:
+        """Starts the run of a cell, in place of an earlier one; returns its id.
+
+        Args:
+            said: A record, or as much of one as there is before the cell has run: `record.asked` and its stages.
+            begin: When it began, milliseconds; now by default.
+        """
+        from mlflow.entities import Param
+
+        if before := self.find(said):
+            self.client.delete_run(before)
+        name = said["label"] + ("" if said["seed"] is None else f" seed {said['seed']}")
+        experiment = self.experiment(said["entry"])
+        run = self.client.create_run(experiment, start_time=begin, tags=_tags(said), run_name=f"{name} ({said['scale']})")
+        params = [Param(name, _cut(value, LONGEST_PARAM)) for name, value in _params(said).items()]
+        for batch in _batches(params, PARAMS):
+            self.client.log_batch(run.info.run_id, params=batch)
+        return run.info.run_id
+
+    def points(self, run: str, values: Iterable[tuple[str, float, int, int]]) -> None:
+        """Logs metrics: name, value, step and time in milliseconds each."""
+        from mlflow.entities import Metric
+
+        found: list[Metric] = [Metric(_name(name), value, at, step) for name, value, step, at in values]
+        for batch in _batches(found, METRICS):
+            self.client.log_batch(run, metrics=batch)
+
+    def finish(self, run: str, said: Mapping[str, Any], begin: int, live: Mapping[str, int] | None = None) -> None:
+        """Completes the run of a cell from its record.
+
+        Args:
+            run: Its id.
+            said: The record.
+            begin: When the run began, milliseconds.
+            live: By role the first step of its curve that was logged already, with all that follow.
+        """
+        end = begin + round(1000 * sum(stage["seconds"] for stage in said["stages"].values()))
+        end = end if live is None else _now()
+        self.points(run, _curves(said, begin, live or {}))
+        self.points(run, ((name, value, 0, end) for name, value in _scores(said).items()))
+        self.client.log_inputs(run, _datasets(said))
+        self.client.log_text(run, record.text(said), "record.json")
+        for role, folder in said["artifacts"].items():
+            for name in ("predictions.jsonl", "prune.json"):
+                if (path := self.results / folder / name).is_file():
+                    self.client.log_artifact(run, str(path), role)
+        self.client.set_tag(run, "mlflow.source.git.commit", (said["environment"]["git"] or {}).get("sha", "none"))
+        self.end(run, "FINISHED", end)
+
+    def end(self, run: str, status: str, at: int | None = None, error: str | None = None) -> None:
+        """Ends a run: FINISHED, FAILED (with the error) or KILLED."""
+        self.client.set_tag(run, "status", status.lower())
+        if error is not None:
+            self.client.set_tag(run, "error", _cut(error, LONGEST_TAG))
+            self.client.log_text(run, error + "\n", "error.txt")
+        self.client.set_terminated(run, status, at)
+
+    def report(self, entry: str, scale: str, files: Sequence[Path], note: str) -> None:
+        """Keeps tables and plots of an entry in a run of their own, and its table as the experiment's description."""
+        experiment = self.experiment(entry)
+        same = f"tags.kind = 'report' and tags.scale = '{scale}'"
+        for run in self.client.search_runs([experiment], same):
+            self.client.delete_run(run.info.run_id)
+        tags = {"kind": "report", "scale": scale, "entry": entry, "status": "finished"}
+        run = self.client.create_run(experiment, tags=tags, run_name=f"report ({scale})")
+        for path in files:
+            self.client.log_artifact(run.info.run_id, str(path))
+        self.client.set_experiment_tag(experiment, "mlflow.note.content", _cut(note, LONGEST_TAG))
+        self.client.set_terminated(run.info.run_id)
+
+    def watch(self, run: str) -> SystemMetricsMonitor:
+        """Starts logging the machine's load to a run; call `finish` on what is returned."""
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(run, SYSTEM_EVERY, resume_logging=True, tracking_uri=self.uri)
+        monitor.start()
+        return monitor
+
+    def experiment(self, name: str) -> str:
+        """Returns the id of an experiment, which is made, or taken back from the trash, if need be."""
+        if name not in self._experiments:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                place = self.results / "mlartifacts" / name.replace("/", ".")
+                location = None if self.uri.startswith(SERVERS) else place.absolute().as_uri()
+                self._experiments[name] = self.client.create_experiment(name, location)
+            else:
+                if found.lifecycle_stage == "deleted":
+                    self.client.restore_experiment(found.experiment_id)
+                self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+
+def cell_key(said: Mapping[str, Any]) -> str:
+    """Returns what a cell's run is found by: 16 hexadecimal digits of the hash of the cell and its stages' keys."""
+    keys = {role: stage["key"] for role, stage in said["stages"].items()}
+    text = json.dumps([said["entry"], said["scale"], said["label"], said["seed"], keys], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tags(said: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what runs are filtered by; what a cell does not have is no tag."""
+    stages, paper = said["stages"], said["paper"] or {}
+    prune, tune = ((stages.get(name) or {"options": {}})["options"] for name in ("prune", "tune"))
+    tags = {
+        **{name: said[name] for name in ("entry", "scale", "label", "model", "data", "task", "seed", "baseline")},
+        **{"paper": paper.get("name"), "paper_id": paper.get("id"), "table": paper.get("table")},
+        **{name: prune.get(name) for name in ("criterion", "solver", "pattern")},
+        **{f"stage.{role}": stage["key"][:10] for role, stage in stages.items()},
+        "sparsity": prune.get("sparsity", 0.0),
+        "loss": said["axes"].get("tune.loss", tune.get("loss")),
+        "kind": "cell",
+        "cell": cell_key(said),
+        "status": "running",
+        "mlflow.source.name": f"harness run {said['entry']} --scale {said['scale']}",
+        "mlflow.source.type": "LOCAL",
+    }
+    return {name: _cut(value, LONGEST_TAG) for name, value in tags.items() if value is not None}
+
+
+def _params(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns every resolved option by its dotted name: prune.sparsity, evaluate.bleu.limit."""
+    return {
+        f"{role.replace('/', '.')}.{name}": value
+        for role, stage in said["stages"].items()
+        for name, value in {**stage["options"], **stage["handling"]}.items()
+    }
+
+
+def _scores(said: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the final metrics: scores with their standard errors, sparsity, seconds."""
+    found: dict[str, float] = {}
+    for evaluation, scores in said["metrics"].items():
+        for metric, score in scores.items():
+            name = metric if metric == evaluation else f"{evaluation}/{metric}"
+            found[name] = score["value"]
+            if score["stderr"] is not None:
+                found[f"{name}_stderr"] = score["stderr"]
+    found |= {f"sparsity/{name}": value for name, value in said["sparsity"].items()}
+    return found | {f"seconds/{role}": stage["seconds"] for role, stage in said["stages"].items()}
+
+
+def _curves(said: Mapping[str, Any], begin: int, live: Mapping[str, int]) -> Iterator[tuple[str, float, int, int]]:
+    """Yields the points of all curves that were not logged live, spread over the seconds of their stage."""
+    at = float(begin)
+    for role, stage in said["stages"].items():
+        curve = said["curves"].get(role, {"step": []})
+        steps = curve["step"]
+        for name, values in curve.items():
+            for place, (step, value) in enumerate(zip(steps, values, strict=True)):
+                if name != "step" and value is not None and step < live.get(role, step + 1):
+                    yield f"{role}/{name}", value, step, round(at + 1000 * stage["seconds"] * (place + 1) / len(steps))
+        at += 1000 * stage["seconds"]
+
+
+def _datasets(said: Mapping[str, Any]) -> list[DatasetInput]:
+    """Returns the data sets that the cell's stages read, each once, with the stages that read it as its context."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    roles: dict[str, list[str]] = {}
+    for role, stage in said["stages"].items():
+        for source, identity in stage["sources"].items():
+            if source.partition("/")[0] == "data":
+                roles.setdefault(identity, []).append(role)
+    found = []
+    for identity, readers in roles.items():
+        kind, _, rest = identity.partition(":")
+        name, _, revision = rest.rpartition("@")
+        data = Dataset(name, revision.removeprefix("sha256:")[:LONGEST_DIGEST], kind, identity)
+        found.append(DatasetInput(data, [InputTag("mlflow.data.context", ", ".join(readers))]))
+    return found
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _name(text: str) -> str:
+    """Returns a metric's name with only what MLflow allows in one."""
+    return re.sub(r"[^\w\-. :/]", "_", text)
+
+
+def _cut(value: Any, length: int) -> str:
+    text = "none" if value is None else str(value)
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _quiet() -> None:
+    """Keeps MLflow from sending usage statistics, which it does over the network by default."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

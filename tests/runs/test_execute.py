@@ -1,0 +1,414 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from harness.problems import Problem
+from harness.runs import execute as execution
+from harness.runs.execute import (
+    CellDone,
+    CellFailed,
+    StageDone,
+    StageFailed,
+    StageProgress,
+    StageStarted,
+    StageWaiting,
+    execute,
+)
+
+
+def _of(events, kind):
+    return [event for event in events if isinstance(event, kind)]
+
+
+def _labels(cells):
+    return sorted(cell.label for cell in cells)
+
+
+def test_everything_is_told_in_order(fake):
+    cells = fake.cells()
+    events = fake.run(*cells)
+    assert [event.stage for event in _of(events, StageStarted)] == list(fake.plan(*cells).stages)
+    assert _labels(events[0].cells) == ["0.5", "0.75"] and events[0].stage.name == "prepare"
+    assert [event.progress.done for event in events[1:3]] == [1, 2] and events[1].progress.values == {"loss": 1.0}
+    assert all(not event.cached and event.folder.is_dir() for event in _of(events, StageDone))
+    done = _of(events, CellDone)
+    assert [event.cell.label for event in done] == ["0.5", "0.75"]
+    assert done[0].folders == {role: fake.store.open(stage) for role, stage in cells[0].stages.items()}
+    assert events.index(done[0]) < len(events) - 1  # as soon as it is complete
+    assert set(fake.plan(*cells).states.values()) == {"cached"}
+
+
+def test_a_stage_is_given_options_parents_and_what_is_not_hashed(fake, tmp_path):
+    from dataclasses import replace
+
+    from harness.runs.job import Progress
+    from harness.sources import Source
+
+    jobs = []
+
+    class Module:
+        VERSION = 1
+
+        @staticmethod
+        def run(job):
+            jobs.append(job)
+            (job.folder / "x").write_text("x")
+            yield Progress(1, 1)
+
+    dense = fake.stage("prepare")
+    source = Source("hub", "org/name", "main")
+    one = replace(
+        fake.stage("tune", dense, lr=0.1),
+        sources={"teacher": source, "data": Source("generated", "pairs", "1")},
+        handling={"checkpoint_every": 5},
+    )
+    list(execute(fake.plan(fake.cell("a", tune=one)), fake.store, load_stage=lambda name: Module))
+    assert jobs[1].options == {"name": "tune", "lr": 0.1, "checkpoint_every": 5}
+    assert jobs[1].parents == {"model": fake.store.folder(dense), "teacher": source}
+
+
+def test_the_second_run_computes_nothing(fake):
+    cells = fake.cells()
+    fake.run(*cells)
+    fake.loaded.clear()
+    events = fake.run(*cells)
+    assert fake.loaded == [] and not _of(events, (StageStarted, StageProgress, StageFailed))
+    assert all(event.cached for event in _of(events, StageDone)) and len(_of(events, CellDone)) == 2
+
+
+def test_only_what_is_missing_is_computed(fake):
+    first, second = fake.cells()
+    fake.run(first)
+    started = [event.stage for event in _of(fake.run(first, second), StageStarted)]
+    assert started == [second.stages[role] for role in ("prune", "tune", "evaluate/bleu")]
+
+
+def test_a_problem_stops_only_what_needs_it(fake):
+    cells = fake.cells(fail_at=1, fail="problem")
+    first = cells[0]
+    events = fake.run(*cells)
+    (failed,) = _of(events, StageFailed)
+    assert failed.stage == first.stages["tune"] and _labels(failed.cells) == ["0.5"] and not failed.earlier
+    assert "step 1: the loss is not finite" in failed.message and "lower lr" in failed.message
+    assert "Traceback" not in failed.log.read_text()
+    assert [(event.cell.label, event.stage) for event in _of(events, CellFailed)] == [("0.5", failed.stage)]
+    assert [event.cell.label for event in _of(events, CellDone)] == ["0.75"]
+    assert fake.store.state(first.stages["evaluate/bleu"]) == "missing"
+    assert (failed.log.parent / "scratch" / "step").is_file() and not (failed.log.parent / "result").exists()
+
+
+def test_an_unexpected_error_keeps_its_traceback_in_the_log_alone(fake):
+    (failed,) = _of(fake.run(*fake.cells(fail_at=0, fail="crash")), StageFailed)
+    assert failed.message == "ZeroDivisionError: division by zero"
+    assert "Traceback" in failed.log.read_text() and "raise ZeroDivisionError" in failed.log.read_text()
+    assert fake.store.error(failed.stage) == failed.message
+
+
+def test_a_failed_shared_stage_fails_every_cell_once(fake):
+    dense = fake.stage("prepare", fail_at=0, fail="problem")
+    cells = [fake.cell(name, prepare=dense, prune=fake.stage("prune", dense, slug=name)) for name in ("a", "b")]
+    events = fake.run(*cells)
+    assert len(_of(events, StageFailed)) == 1 and [e.cell.label for e in _of(events, CellFailed)] == ["a", "b"]
+
+
+def test_an_earlier_failure_is_told_again_and_not_rerun(fake):
+    cells = fake.cells(fail_at=1, fail="crash")
+    (before,) = _of(fake.run(*cells), StageFailed)
+    events = fake.run(*cells)
+    (failed,) = _of(events, StageFailed)
+    assert failed.earlier and failed.message == before.message and failed.log == before.log
+    assert not _of(events, StageStarted) and _of(events, CellFailed)
+
+
+def test_retry_goes_on_from_the_checkpoint(fake):
+    cells = fake.cells(fail_at=1, fail="crash")
+    fake.run(*cells)
+    fake.mend()
+    events = fake.run(*cells, retry=True)
+    tuned = cells[0].stages["tune"]
+    assert [e.progress.done for e in _of(events, StageProgress) if e.stage == tuned] == [2]
+    assert len(_of(events, CellDone)) == 2 and fake.store.error(tuned) is None
+
+
+def test_fail_fast(fake):
+    events = fake.run(*fake.cells(fail_at=0, fail="problem"), fail_fast=True)
+    assert isinstance(events[-1], CellFailed) and not _of(events, CellDone)
+
+
+def test_a_damaged_parent_is_refused_and_named(fake):
+    first, second = fake.cells()
+    fake.run(first)
+    model = fake.store.folder(first.stages["prepare"]) / "model.bin"
+    model.write_text("x" * 64)
+    fake.store = type(fake.store)(fake.store.root)
+    events = fake.run(first, second)
+    (failed,) = _of(events, StageFailed)
+    assert failed.stage == second.stages["prune"] and "model.bin is damaged" in failed.message
+    assert str(model.parent) in failed.message and "--retry" in failed.message and failed.log is None
+    assert fake.store.state(failed.stage) == "missing"
+    before = first.stages["tune"].key, (fake.store.folder(first.stages["tune"]) / "model.bin").read_text()
+    events = fake.run(first, second, retry=True)
+    assert [event.stage.name for event in _of(events, StageStarted)] == ["prepare", "prune", "tune", "evaluate"]
+    assert len(_of(events, CellDone)) == 2 and model.read_text() != "x" * 64
+    assert before == (first.stages["tune"].key, (fake.store.folder(first.stages["tune"]) / "model.bin").read_text())
+
+
+def test_a_damaged_evaluation_never_reaches_a_record(fake):
+    first, _ = fake.cells()
+    fake.run(first)
+    (fake.store.folder(first.stages["evaluate/bleu"]) / "model.bin").write_text("x" * 64)
+    events = fake.run(first)
+    assert "model.bin is damaged" in _of(events, CellFailed)[0].message and not _of(events, CellDone)
+    assert _of(fake.run(first, retry=True), CellDone)
+
+
+def test_a_truncated_result_is_refused_at_once(fake):
+    first, _ = fake.cells()
+    fake.run(first)
+    (fake.store.folder(first.stages["prune"]) / "model.bin").write_text("x")
+    (failed,) = _of(fake.run(first), StageFailed)
+    assert failed.stage == first.stages["prune"] and "1 bytes of 64" in failed.message
+
+
+def test_a_full_disk_loses_nothing(fake):
+    cells = fake.cells(fail_at=1, fail="disk")
+    events = fake.run(*cells)
+    (failed,) = _of(events, StageFailed)
+    assert "the disk is full" in failed.message and "MiB free" in failed.message and failed.log is None
+    assert fake.store.state(failed.stage) == "interrupted" and [e.cell.label for e in _of(events, CellDone)] == ["0.75"]
+    work = fake.store.folder(failed.stage).with_name(fake.store.folder(failed.stage).name + ".partial")
+    assert [path.name for path in work.iterdir()] == ["scratch"] and (work / "scratch" / "step").is_file()
+
+
+@pytest.mark.parametrize("broken", ["write_text", "mkdir"])
+def test_a_disk_that_fills_while_the_store_writes(fake, monkeypatch, broken):
+    from pathlib import Path
+
+    real = getattr(Path, broken)
+
+    def full(self, *arguments, **options):
+        if self.name in ("done.json", "result") and "tune" in self.parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, broken, full)
+    cells = fake.cells()
+    (failed, *_), states = _of(fake.run(*cells), StageFailed), fake.plan(*cells).states
+    assert "the disk is full" in failed.message and states[failed.stage] == "interrupted"
+    assert all(state != "cached" for stage, state in states.items() if stage.name == "tune")
+    monkeypatch.undo()
+    fake_again = fake.plan(*cells)
+    assert fake_again.states[failed.stage] == "interrupted"
+
+
+def test_a_store_that_cannot_be_written(fake, tmp_path):
+    fake.store.root.write_text("a file")
+    events = fake.run(*fake.cells())
+    assert len(_of(events, CellFailed)) == 2 and _of(events, StageFailed)[0].stage.name == "prepare"
+
+
+def test_an_interrupt_is_passed_on_and_loses_nothing(fake):
+    cells = fake.cells(steps=3, fail_at=2, fail="interrupt")
+    with pytest.raises(KeyboardInterrupt):
+        fake.run(*cells)
+    tuned = cells[0].stages["tune"]
+    assert fake.store.state(tuned) == "interrupted" and fake.store.holder(tuned) is None
+    fake.mend()
+    events = fake.run(*cells)
+    assert [e.progress.done for e in _of(events, StageProgress) if e.stage == tuned] == [3]
+    assert len(_of(events, CellDone)) == 2
+
+
+@pytest.mark.parametrize("heard", [1, 2])
+def test_who_stops_listening_gives_the_stage_back(fake, heard):
+    cells = fake.cells()
+    with contextlib.closing(execute(fake.plan(*cells), fake.store, load_stage=fake.load)) as events:
+        assert isinstance([next(events) for _ in range(heard)][-1], StageStarted if heard == 1 else StageProgress)
+    assert fake.store.state(cells[0].stages["prepare"]) == "interrupted"
+
+
+@pytest.mark.parametrize("outcome", ["done", "failed", "dead"])
+def test_what_another_process_computes_is_waited_for(fake, outcome):
+    first, second = fake.cells()
+    fake.run(first)
+    held = second.stages["prune"]
+    work = fake.store.begin(held)
+    events = execute(fake.plan(first, second), fake.store, load_stage=fake.load, poll=0.01)
+    told = []
+    while not (told and isinstance(told[-1], StageWaiting)):
+        told.append(next(events))
+    assert told[-1].stage == held and f"process {os.getpid()}" in told[-1].holder
+    assert [event.cell.label for event in _of(told, CellDone)] == ["0.5"]
+
+    def settle():
+        time.sleep(0.05)
+        if outcome == "done":
+            (work.folder / "model.bin").write_text("theirs")
+            work.finish(1.0, {})
+        else:
+            work.fail("theirs") if outcome == "failed" else work.release()
+
+    other = threading.Thread(target=settle)
+    other.start()
+    rest = list(events)
+    other.join()
+    assert len(_of(rest, StageWaiting)) == 0
+    if outcome == "failed":
+        assert _of(rest, StageFailed)[0].message == "theirs" and _of(rest, CellFailed)
+    else:
+        (settled,) = (event for event in _of(rest, StageDone) if event.stage == held)
+        assert settled.cached == (outcome == "done") and _of(rest, CellDone)
+
+
+def test_a_chain_goes_down_with_its_first_link(fake):
+    dense = fake.stage("prepare")
+    first = fake.stage("tune", fake.stage("prune", dense, slug="a"), fail_at=0, fail="problem")
+    second = fake.stage("tune", fake.stage("prune", first, slug="b"), slug="b")
+    cells = [fake.cell("a", prepare=dense, tune=first), fake.cell("b", prepare=dense, tune=second)]
+    events = fake.run(*cells)
+    assert len(_of(events, StageFailed)) == 1
+    assert [(e.cell.label, e.stage) for e in _of(events, CellFailed)] == [("a", first), ("b", first)]
+
+
+RUN = """
+import importlib.util, sys
+from pathlib import Path
+from harness.runs import keys
+from harness.runs.execute import StageDone, StageProgress, execute
+from harness.runs.keys import Stage
+from harness.runs.plan import PlannedCell, arrange
+from harness.runs.store import Store
+keys.STAGES, store = Path(sys.argv[1]), Store(sys.argv[2])
+def load(name):
+    spec = importlib.util.spec_from_file_location("fake_" + name, keys.STAGES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+tune = Stage("tune", {"name": "tune", "steps": 60, "pause": 0.005}, slug="tune")
+judge = Stage("evaluate", {"name": "judge", "steps": 60, "pause": 0.005}, {"model": tune}, slug="judge")
+plan = arrange([PlannedCell("cell", {"tune": tune, "evaluate/x": judge})], store)
+for event in execute(plan, store, load_stage=load):
+    if isinstance(event, StageProgress):
+        print("StageProgress", event.progress.done, flush=True)
+    elif isinstance(event, StageDone):
+        print("StageDone", event.cached, flush=True)
+"""
+
+
+def _bytes(root):
+    """The bytes of every result below a store, `done.json` without what differs from run to run."""
+    found = {}
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if path.name == "done.json":
+            content = {k: v for k, v in json.loads(content).items() if k not in ("seconds", "sha256", "environment")}
+        found[str(path.relative_to(root))] = content
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_runs_end_with_the_bytes_of_an_undisturbed_one(fake, tmp_path, python, number):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert python(RUN, fake.folder, whole).wait() == 0
+    expected, resumed = _bytes(whole), 0
+    for steps in (1, 7, 13, 19, 30):
+        process = python(RUN, fake.folder, killed, stderr=-3)
+        first = process.stdout.readline().split()
+        resumed += first[0] == "StageDone" or int(first[1]) > 1
+        for _ in range(steps):
+            process.stdout.readline()
+        process.send_signal(number)
+        process.communicate()
+        assert process.returncode not in (0, 1), "it ended before it was killed"
+    process = python(RUN, fake.folder, killed)
+    lines = process.communicate()[0].splitlines()
+    assert process.returncode == 0 and resumed == 4 and "StageDone True" in lines
+    assert _bytes(killed) == expected
+
+
+EVERYWHERE = """
+import os, signal, sys
+from pathlib import Path
+from harness.runs import keys, lease
+from harness.runs.execute import execute
+from harness.runs.keys import Stage
+from harness.runs.plan import PlannedCell, arrange
+from harness.runs.store import Store
+from harness.tracking import environment
+lease.BEAT, keys.STAGES, environment.environment = 0.2, Path(sys.argv[1]), dict
+sys.path.insert(0, sys.argv[1])
+import tune
+one = Stage("tune", {"name": "tune", "steps": 2}, slug="tune")
+touching = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.listdir", "os.scandir", "shutil.rmtree")
+
+def attempt(root, last):
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    count = 0
+    def audit(event, _):
+        nonlocal count
+        if event in touching:
+            if count == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 1
+    sys.addaudithook(audit)
+    store = Store(root)
+    for _ in execute(arrange([PlannedCell("cell", {"tune": one})], store), store, load_stage=lambda _: tune, poll=0.05):
+        pass
+    os._exit(0 if store.open(one) else 1)
+
+kill = 0
+while attempt(f"{sys.argv[2]}/{kill}", kill):
+    if ended := attempt(f"{sys.argv[2]}/{kill}", -1):
+        sys.exit(f"after a kill at {kill} the next run ended with {ended}")
+    kill += 1
+print(kill)
+"""
+
+
+def test_a_kill_at_any_touch_of_the_disk_changes_no_byte(fake, tmp_path, python):
+    process = python(EVERYWHERE, fake.folder, tmp_path / "killed", stderr=-2)
+    said = process.communicate()[0]
+    assert process.returncode == 0, said
+    results = [_bytes(root) for root in sorted((tmp_path / "killed").iterdir(), key=lambda path: int(path.name))]
+    assert len(results) == int(said) + 1 > 40
+    assert all(result == results[-1] for result in results)
+
+
+NO_OP = (
+    RUN
+    + """
+heavy = {"torch", "transformers", "datasets", "mlflow", "pandas", "matplotlib", "numpy", "griffe"}
+print(*sorted(heavy & set(sys.modules)), "end")
+"""
+)
+
+
+def test_a_second_run_imports_nothing_heavy(fake, tmp_path, python):
+    root = tmp_path / "artifacts"
+    assert python(RUN, fake.folder, root).wait() == 0
+    (fake.folder / "tune.py").write_text("VERSION = 1\nraise ImportError\n")
+    process = python(NO_OP, fake.folder, root)
+    assert process.communicate()[0].split("\n")[:-1] == ["StageDone True", "StageDone True", "end"]
+
+
+def test_stages_are_imported_by_name_on_use(monkeypatch):
+    import types
+
+    seen = []
+    monkeypatch.setattr(execution.importlib, "import_module", lambda name: seen.append(name) or types.ModuleType(name))
+    execution.load_stage("tune")
+    assert seen == ["harness.stages.tune"]
+
+
+def test_problems_of_a_stage_keep_their_words(fake):
+    (failed,) = _of(fake.run(*fake.cells(fail_at=0, fail="problem")), StageFailed)
+    assert failed.message == str(Problem("the loss is not finite", where="step 1", hint="lower lr"))

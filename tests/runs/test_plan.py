@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from harness import rooms
+from harness.runs.plan import missing_sources, plan
+from harness.runs.store import Store
+from harness.sources import Source
+from harness.spec import entry as spec
+from harness.spec.grid import cells
+
+ENTRY = """
+title: tiny T5
+model: tiny/t5
+data: cldr_pairs
+task: translation
+prepare: {steps: 10, lr: 1e-3}
+prune: {solver: sparsegpt, samples: 8}
+tune: {loss: cross_entropy, steps: 5, lr: 1e-3}
+grid: {prune.sparsity: [0.5, 0.75], tune.loss: {cross_entropy: cross_entropy, squarehead: cross_entropy + squarehead}}
+"""
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Plans the entry above with lines added or, where they name a key of it, replaced."""
+    store = Store(tmp_path / "artifacts")
+
+    def planned(*lines, scale=None, set=()):
+        path = tmp_path / "experiments" / "entry.yaml"
+        path.parent.mkdir(exist_ok=True)
+        keys = [line.partition(":")[0] for line in lines]
+        kept = [line for line in ENTRY.splitlines() if line.partition(":")[0] not in keys]
+        path.write_text("\n".join([*kept, *lines]))
+        return plan(cells(spec.read("entry", scale, path.parent, set)), store)
+
+    planned.store = store
+    return planned
+
+
+def _names(plan):
+    return [stage.name for stage in plan.stages]
+
+
+def _cell(plan, label, seed=None):
+    return next(c for c in plan.cells if c.cell.label == label and (seed is None or c.cell.seed == seed))
+
+
+def test_cells_share_stages(planned):
+    found = planned()
+    assert [item.cell.label for item in found.cells] == [
+        *("dense", "0.5/one_shot", "0.75/one_shot"),
+        *("0.5/cross_entropy", "0.5/squarehead", "0.75/cross_entropy", "0.75/squarehead"),
+    ]
+    assert {name: _names(found).count(name) for name in _names(found)} == {
+        "prepare": 1, "prune": 2, "tune": 4, "evaluate": 7
+    }  # fmt: skip
+    assert found.shared == 2 + 2 * 3 + 4 * 4 - 14
+    assert found.counts == {"missing": 14} and found.missing == ()
+    assert found.summary() == "7 cells, 14 stages (14 missing); sharing saves 10"
+
+
+def test_roles_and_parents_of_a_cell(planned):
+    found = planned()
+    dense, one_shot, tuned = (_cell(found, label).stages for label in ("dense", "0.5/one_shot", "0.5/squarehead"))
+    assert list(dense) == ["prepare", "evaluate/translation"]
+    assert list(one_shot) == ["prepare", "prune", "evaluate/translation"]
+    assert list(tuned) == ["prepare", "prune", "tune", "evaluate/translation"]
+    assert dense["evaluate/translation"].parents == {"model": dense["prepare"]}
+    assert one_shot["evaluate/translation"].parents == {"model": one_shot["prune"]}
+    assert tuned["prune"] == one_shot["prune"] and tuned["prune"].parents == {"model": dense["prepare"]}
+    assert tuned["tune"].parents == {"model": tuned["prune"], "teacher": dense["prepare"]}
+    assert tuned["evaluate/translation"].parents == {"model": tuned["tune"]}
+
+
+def test_only_a_loss_that_looks_at_a_teacher_gets_one(planned):
+    assert set(_cell(planned(), "0.5/cross_entropy").stages["tune"].parents) == {"model"}
+
+
+def test_parents_come_first_and_cells_are_completed_one_by_one(planned):
+    found = planned()
+    order = {stage: number for number, stage in enumerate(found.stages)}
+    assert all(order[parent] < order[stage] for stage in order for parent in stage.parents.values())
+    last = [max(order[stage] for stage in item.needs) for item in found.cells]
+    assert last == sorted(last)
+
+
+def test_who_needs_a_stage(planned):
+    found = planned()
+    tuned = _cell(found, "0.5/squarehead").stages
+    labels = {role: [item.cell.label for item in found.needing(stage)] for role, stage in tuned.items()}
+    assert len(labels["prepare"]) == 7 and labels["tune"] == ["0.5/squarehead"]
+    assert labels["prune"] == ["0.5/one_shot", "0.5/cross_entropy", "0.5/squarehead"]
+
+
+def test_options_are_what_decides_and_nothing_else(planned):
+    stages = _cell(planned(), "0.5/squarehead").stages
+    assert stages["prepare"].options["model"] == "tiny/t5" and "model" not in stages["tune"].options
+    assert stages["tune"].options["loss"].startswith("cross_entropy + squarehead:")
+    assert {"lr", "steps", "seed", "betas", "weight_decay"} <= stages["tune"].options.keys()
+    assert "checkpoint_every" not in stages["tune"].options and stages["tune"].handling == {"checkpoint_every": 100}
+    assert set(stages["evaluate/translation"].options) == {"data", "task", "split", "metric", "limit", "batch_size"}
+    assert all(json.dumps(stage.options) for stage in stages.values())
+    assert all(stage.sources["data"].name == "cldr_pairs" for stage in stages.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("tune.checkpoint_every=7", {"prepare", "prune", "tune", "evaluate"}),
+        ("tune.lr=0.0010", {"prepare", "prune", "tune", "evaluate"}),
+        ("tune.lr=0.002", {"prepare", "prune"}),
+        ("prune.samples=9", {"prepare"}),
+        ("prepare.steps=11", set()),
+        ("task=translation:beams=2", {"prepare", "prune", "tune"}),
+        ("task=translation:max_source=64", set()),
+        ("prune.seed=1", {"prepare"}),
+        ("evaluate.translation.limit=3", {"prepare", "prune", "tune"}),
+    ],
+)
+def test_a_change_reaches_what_comes_after_and_no_more(planned, change, same):
+    before, after = (_cell(planned(set=sets), "0.5/squarehead").needs for sets in ((), (change,)))
+    assert {stage.name for stage in before if stage in after} == same
+
+
+def test_labels_and_titles_change_nothing(planned):
+    renamed = 'grid: {prune.sparsity: {half: 0.5}, tune.loss: {ce: "cross_entropy"}}'
+    before, after = planned(), planned("title: another", renamed, "seeds: [0]")
+    assert set(after.stages) <= set(before.stages)
+
+
+def test_a_criterion_that_looks_at_no_data_is_computed_once(planned):
+    base = ("tune: null", "grid: {prune.sparsity: [0.5]}", "seeds: [0, 1, 2]")
+    looks = planned("prune: {criterion: wanda, samples: 8}", *base)
+    blind = planned("prune: {criterion: magnitude, samples: 8}", *base)
+    assert (_names(looks).count("prune"), _names(blind).count("prune")) == (3, 1)
+    (pruned,) = (stage for stage in blind.stages if stage.name == "prune")
+    assert pruned.sources == {} and {"data", "samples", "seed"} <= pruned.handling.keys()
+    assert len(blind.cells) == 4
+
+
+def test_a_task_keeps_the_options_of_the_function_that_is_called(planned):
+    stages = _cell(planned(), "0.5/squarehead").stages
+    tune, judge = (rooms.parse(stages[role].options["task"]).options for role in ("tune", "evaluate/translation"))
+    assert "max_target" in tune and "beams" not in tune and "beams" in judge
+    assert {**tune, **judge} == rooms.resolve("task", "translation").options
+
+
+def test_seeds_share_the_prune(planned):
+    found = planned("seeds: [0, 1, 2]")
+    assert len(found.cells) == 3 + 4 * 3 and _names(found).count("prune") == 2
+    tunes = [_cell(found, "0.5/squarehead", seed).stages["tune"] for seed in range(3)]
+    assert [stage.options["seed"] for stage in tunes] == [0, 1, 2] and len(set(tunes)) == 3
+
+
+def test_a_chain_prunes_what_the_cell_before_has_tuned(planned):
+    found = planned("chain: prune.sparsity")
+    first, second = (_cell(found, f"{sparsity}/squarehead").stages for sparsity in ("0.5", "0.75"))
+    assert second["prune"].parents == {"model": first["tune"]}
+    assert second["tune"].parents == {"model": second["prune"], "teacher": first["prepare"]}
+    assert first["prune"].parents == {"model": first["prepare"]}
+    assert first["tune"] in _cell(found, "0.75/squarehead").needs
+    assert _cell(found, "0.75/one_shot").stages["prune"].parents == {"model": first["prepare"]}
+    assert "0.75/squarehead" in [item.cell.label for item in found.needing(first["tune"])]
+
+
+def _folder(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "t5"}')
+    return folder
+
+
+def test_without_prepare_the_source_is_the_model(planned, tmp_path):
+    folder = _folder(tmp_path, "My-T5")
+    found = planned(f"model: {folder}", "prepare: null")
+    dense, tuned = (_cell(found, label).stages for label in ("dense", "0.5/squarehead"))
+    source = dense["evaluate/translation"].sources["model"]
+    assert source.kind == "folder" and source.path == folder and source.revision.startswith("sha256:")
+    assert tuned["prune"].sources["model"] == source == tuned["tune"].sources["teacher"]
+    assert tuned["prune"].parents == {} and "prepare" not in tuned and "prepare" not in _names(found)
+    (folder / "config.json").write_text('{"model_type":  "t5"}')
+    assert not set(planned(f"model: {folder}", "prepare: null").stages) & set(found.stages)
+
+
+def test_a_prepared_real_model_has_its_source(planned, tmp_path):
+    folder = _folder(tmp_path, "My-T5")
+    prepared = _cell(planned(f"model: {folder}"), "dense").stages["prepare"]
+    assert prepared.sources["model"].path == folder and prepared.models == {"model": prepared.sources["model"]}
+
+
+def test_a_hub_revision_is_part_of_the_source(planned, monkeypatch):
+    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    stages = _cell(planned("model: org/name@abc"), "dense").stages
+    assert stages["prepare"].sources["model"] == Source("hub", "org/name", "abc")
+
+
+def test_everything_that_is_missing_is_found_at_once(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    found = planned("model: org/name", "prepare: null", "data: wmt14")
+    assert found.cells == () and found.stages == () and found.unplanned == 7
+    whats = [problem.what for problem in found.missing]
+    assert len(whats) == 2 and "org/name" in whats[0] and "wmt14" in whats[1]
+    assert found.summary() == "0 cells, 0 stages; 7 cells cannot run here"
+    entry = spec.read("entry", root=tmp_path / "experiments")
+    assert [str(problem) for problem in missing_sources(entry)] == [str(problem) for problem in found.missing]
+
+
+def test_cells_whose_sources_are_here_are_planned_without_the_others(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    found = planned("grid: {model: {here: tiny/t5, absent: org/name}, prune.sparsity: [0.5]}")
+    assert found.cells and found.unplanned == len(found.cells)
+    assert {item.cell.axes["model"] for item in found.cells} == {"here"}
+
+
+def test_a_task_that_brings_its_data_has_them_as_sources(planned):
+    found = planned("evaluate: {choice: {task: 'zero_shot:tasks=tiny_cldr+tiny_prose'}}")
+    stage = _cell(found, "dense").stages["evaluate/choice"]
+    assert list(stage.sources) == ["data/tiny_cldr", "data/tiny_prose"] and stage.models == {}
+
+
+def test_shots_need_the_training_split(planned, tmp_path, monkeypatch):
+    from harness.data import cldr_pairs
+    from harness.runs.origins import Origins
+
+    asked = []
+    monkeypatch.setattr(cldr_pairs, "source", lambda splits=(), **_: asked.append(splits))
+    section = {"data": "cldr_pairs", "split": "test", "task": "reasoning:shots=3"}
+    Origins().data(section)
+    Origins().data({**section, "task": "reasoning:shots=0"})
+    assert asked == [("test", "train"), ("test",)]
+
+
+def test_folders_can_be_read(planned):
+    needs = _cell(planned(), "0.5/squarehead").needs
+    assert [stage.slug for stage in needs] == [
+        "tiny-t5.cldr_pairs",
+        "tiny-t5.sparsegpt.s50",
+        "tiny-t5.sparsegpt.s50.cross_entropy+squarehead.seed0",
+        "tiny-t5.sparsegpt.s50.cross_entropy+squarehead.seed0.bleu",
+    ]
+    assert needs[1].folder == f"prune/tiny-t5.sparsegpt.s50-{needs[1].key[:10]}"
+
+
+def test_folders_tell_the_pattern_and_the_seed(planned, tmp_path):
+    lines = ("prune: {criterion: magnitude, pattern: '2:4'}", "grid: {tune.loss: [cross_entropy]}", "seeds: [4]")
+    folder = _folder(tmp_path, "My T5")
+    needs = _cell(planned(f"model: {folder}", "prepare: null", *lines), "cross_entropy").needs
+    assert [stage.slug for stage in needs[:2]] == ["My-T5.magnitude.2of4", "My-T5.magnitude.2of4.cross_entropy.seed4"]
+
+
+def test_states_come_from_the_store(planned):
+    found = planned()
+    planned.store.begin(found.stages[0]).fail("no")
+    assert planned().counts == {"missing": 13, "failed": 1}
+
+
+def test_a_thousand_cells(planned):
+    losses = "{" + ", ".join(f"l{n}: '{n + 1}.5*cross_entropy + squarehead'" for n in range(10)) + "}"
+    grid = f"grid: {{prune.sparsity: [{', '.join(f'0.{n}' for n in range(10, 20))}], tune.loss: {losses}}}"
+    found = planned(grid, f"seeds: {list(range(10))}")
+    every = [item.cell for item in found.cells]
+    assert len(every) == 1011 and len(found.stages) == 1 + 10 + 1000 + 1011
+    begin = time.process_time()
+    plan(every, planned.store)
+    assert time.process_time() - begin < 2  # 0.3 on an idle core

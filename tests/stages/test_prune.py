@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from harness import models, rooms
+from harness.problems import Problem
+from harness.pruning import keep
+from harness.runs.job import Job
+from harness.spec.sections import Prune
+from harness.stages import prune
+
+TEXTS = ["translate English to German: one two three", "eins zwei drei", "What is 3 plus 4? 7"] * 3
+SETTINGS = {
+    "t5": {"data": "cldr_pairs:size=500", "task": "translation"},
+    "llama": {"data": "arithmetic:size=60", "task": "reasoning"},
+    "mpt": {"data": "arithmetic:size=60", "task": "reasoning"},
+    "whisper": {"data": "spoken", "task": "speech"},
+}
+LAYERS = {"t5": 32, "llama": 28, "mpt": 12, "whisper": 32}
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory):
+    """By family: the folder of its dense tiny model."""
+    made = {}
+    for family in SETTINGS:
+        made[family] = tmp_path_factory.mktemp(family)
+        models.save(*rooms.load("model", family).tiny(TEXTS, seed=0), made[family])
+    return made
+
+
+def job(folder: Path, parent: Path, family: str = "t5", **section) -> Job:
+    given = {"samples": 8, "batch_size": 4, **SETTINGS[family], **section}
+    for name in ("result", "scratch"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    options = Prune.model_validate(given).model_dump(mode="json")
+    return Job(options, {"model": parent}, folder / "result", folder / "scratch")
+
+
+def report(given: Job) -> dict:
+    return json.loads((given.folder / "prune.json").read_text())
+
+
+@pytest.mark.parametrize("family", SETTINGS)
+def test_the_folder_is_a_plain_model_with_its_mask_and_report(tmp_path, parents, family):
+    given = job(tmp_path, parents[family], family, solver="sparsegpt", sparsity=0.5)
+    seen = list(prune.run(given))
+    auto = getattr(transformers, rooms.load("model", family).MODEL)
+    model, keeps = auto.from_pretrained(given.folder), keep.load(given.folder)
+    blocks = models.blocks(model)
+    assert [(p.done, p.total, p.unit) for p in seen] == [(i, len(blocks), "block") for i in range(1, len(blocks) + 1)]
+    assert seen[-1].values["sparsity"] == keep.sparsity(keeps) == 0.5
+    assert len(keeps) == LAYERS[family]
+    keep.verify(model, keeps)
+    rows = report(given)["layers"]
+    assert rows.keys() == keeps.keys()
+    for name, row in rows.items():
+        weight = model.get_submodule(name).weight
+        assert row["zeros"] == int((~keeps[name]).sum()) == row["size"] // 2 == weight.numel() // 2
+        assert row["asked"] == row["reached"] == 0.5 and row["damping"] == 0.01 and row["seconds"] >= 0
+    assert report(given)["overall"] == {"asked": 0.5, "reached": 0.5} and report(given)["peak_memory_bytes"] > 1e6
+    dense = models.load(parents[family])
+    pruned = {f"{name}.weight" for name in keeps}
+    for (name, before), after in zip(dense.named_parameters(), model.parameters(), strict=True):
+        assert torch.equal(before, after) == (name not in pruned), name
+
+
+def test_equal_options_give_equal_bytes_and_the_seed_draws_the_samples(tmp_path, parents):
+    folders = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        given = job(tmp_path / name, parents["t5"], criterion="wanda", sparsity=0.6, seed=seed)
+        list(prune.run(given))
+        folders.append(given.folder)
+    files = [[(folder / file).read_bytes() for file in ("model.safetensors", keep.FILE)] for folder in folders]
+    assert files[0] == files[1] != files[2]
+
+
+@pytest.mark.parametrize(("method", "pattern"), [({"criterion": "wanda"}, "2:4"), ({"solver": "sparsegpt"}, "1:4")])
+def test_an_nm_pattern_gives_the_sparsity(tmp_path, parents, method, pattern):
+    given = job(tmp_path, parents["llama"], "llama", pattern=pattern, **method)
+    list(prune.run(given))
+    n, m = map(int, pattern.split(":"))
+    for mask in keep.load(given.folder).values():
+        assert (mask.view(-1, m).sum(1) == n).all()
+    assert report(given)["overall"]["reached"] == 1 - n / m
+
+
+def test_magnitude_reads_no_data(tmp_path, parents, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("calibration data was read")
+
+    monkeypatch.setattr(prune, "calibration", refuse)
+    given = job(tmp_path, parents["mpt"], "mpt", criterion="magnitude", sparsity=0.75)
+    list(prune.run(given))
+    assert report(given)["calibration"] is None and report(given)["overall"]["reached"] == 0.75
+
+
+def test_along_a_chain_the_mask_is_chosen_anew_and_revived_weights_are_counted(tmp_path, parents):
+    first = job(tmp_path / "first", parents["t5"], criterion="magnitude", sparsity=0.5)
+    list(prune.run(first))
+    second = job(tmp_path / "second", first.folder, solver="sparsegpt", sparsity=0.6)
+    list(prune.run(second))
+    before, model = keep.load(first.folder), models.load(second.folder)
+    alive = sum(int(model.get_submodule(name).weight[~mask].count_nonzero()) for name, mask in before.items())
+    share = report(second)["overall"]["revived"]
+    assert share == alive / sum(int((~mask).sum()) for mask in before.values()) and 0 < share < 0.2
+    assert "revived" not in report(first)["overall"]
+    third = job(tmp_path / "third", first.folder, criterion="magnitude", sparsity=0.6)
+    list(prune.run(third))
+    assert report(third)["overall"]["revived"] == 0
+
+
+def test_too_few_examples_is_a_problem(tmp_path, parents):
+    given = job(tmp_path, parents["llama"], "llama", criterion="wanda", sparsity=0.5, samples=61)
+    with pytest.raises(Problem, match=r"61 calibration samples are asked for, and .*arithmetic.* has 60 examples"):
+        list(prune.run(given))
+
+
+def test_a_layer_whose_width_does_not_divide_is_named_and_nothing_is_written(tmp_path, parents):
+    given = job(tmp_path, parents["t5"], criterion="magnitude", pattern="nm:n=1,m=3")
+    with pytest.raises(Problem, match=r"encoder\.block\.0\..*: its 128 inputs do not divide into groups of 3"):
+        list(prune.run(given))
+    assert not list(given.folder.iterdir())

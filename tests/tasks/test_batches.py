@@ -1,0 +1,45 @@
+"""Fixed batches: a prediction that resumes anywhere sees the same batches as one that never stopped."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.tasks._batches import Mapped, in_batches, padded
+
+
+@pytest.mark.parametrize("start", range(8))
+def test_resumed_batches_are_the_same_batches(start):
+    seen = []
+
+    def predict(batch):
+        seen.append(list(batch))
+        return [{"item": item, "with": batch[0]} for item in batch]
+
+    whole = list(in_batches(range(7), 0, 3, predict))
+    seen.clear()
+    predictions = in_batches(range(7), start, 3, predict)
+    assert predictions.total == 7
+    assert list(predictions) == whole[start:]
+    assert all(batch in ([0, 1, 2], [3, 4, 5], [6]) for batch in seen)
+
+
+def test_nothing_is_predicted_before_it_is_asked_for():
+    def predict(batch):
+        raise AssertionError
+
+    assert in_batches(range(3), 0, 2, predict).total == 3
+
+
+def test_mapped_rows_are_made_on_access():
+    made = []
+    mapped = Mapped("abc", lambda index, row: made.append(index) or (index, row))
+    assert len(mapped) == 3 and made == []
+    assert mapped[-1] == (2, "c") and made == [2]
+    assert list(mapped) == [(0, "a"), (1, "b"), (2, "c")]
+    with pytest.raises(IndexError):
+        mapped[3]
+
+
+def test_padding_on_either_side():
+    assert padded([[1, 2, 3], [4]], 0).tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert padded([[1, 2, 3], [4]], 9, left=True).tolist() == [[1, 2, 3], [9, 9, 4]]

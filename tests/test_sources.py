@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import sources
+from harness.problems import Problem
+from harness.sources import Source, card_splits, content_sha, dataset_source, generated, model_source
+
+REAL = os.environ.get("HARNESS_MIRROR")
+CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: a.jsonl}
+  - {split: test, path: b.jsonl}
+- config_name: one_file
+  data_files: c.jsonl
+---
+"""
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path, monkeypatch):
+    """No mirror, a network, and caches of our own."""
+    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def model(root: Path, name: str, text: str = "{}") -> Path:
+    folder = root / "models" / name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(text)
+    return folder
+
+
+def dataset(root: Path, name: str, card: str = CARD) -> Path:
+    folder = root / "datasets" / name
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(card)
+    return folder
+
+
+def refused(call) -> str:
+    with pytest.raises(Problem) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_folder_comes_before_mirror_and_mirror_before_hub(tmp_path, monkeypatch):
+    assert model_source("org/net", "v2") == Source("hub", "org/net", "v2")
+    mirrored = model(tmp_path / "mirror", "org/net")
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path / "mirror"))
+    found = model_source("org/net")
+    assert (found.kind, found.name, found.path) == ("mirror", "org/net", mirrored)
+    here = Path("org/net")
+    here.mkdir(parents=True)
+    (here / "config.json").write_text("{}")
+    assert model_source("org/net").kind == "folder"
+    assert model_source(str(mirrored)).identity == f"folder:net@{found.revision}"
+
+
+def test_identity_is_the_content_wherever_it_lies(tmp_path, monkeypatch):
+    identities = set()
+    for place in ("one", "two"):
+        model(tmp_path / place, "org/net", '{"a": 1}')
+        monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path / place))
+        identities.add(model_source("org/net").identity)
+    assert len(identities) == 1
+    assert identities.pop().startswith("mirror:org/net@sha256:")
+
+
+def test_first_mirror_that_holds_the_item_wins(tmp_path, monkeypatch):
+    one, two = tmp_path / "one", tmp_path / "two"
+    model(one, "org/both", "first")
+    model(two, "org/both", "second")
+    model(two, "org/late")
+    monkeypatch.setenv("HARNESS_MIRROR", os.pathsep.join(map(str, (one, two))))
+    assert model_source("org/both").path == one / "models/org/both"
+    assert model_source("org/late").path == two / "models/org/late"
+
+
+def test_absent_from_every_mirror_names_item_places_neighbour_and_remedy(tmp_path, monkeypatch):
+    model(tmp_path / "one", "org/small-net")
+    (tmp_path / "two").mkdir()
+    monkeypatch.setenv("HARNESS_MIRROR", os.pathsep.join(str(tmp_path / m) for m in ("one", "two")))
+    said = refused(lambda: model_source("org/smal-net"))
+    for part in ("'org/smal-net'", "one/models/org/smal-net", "two/models/org/smal-net", "'org/small-net'"):
+        assert part in said
+    assert "hf download org/smal-net --local-dir" in said
+    assert "hf download org/text --repo-type dataset" in refused(lambda: dataset_source("org/text"))
+
+
+def test_absent_item_that_a_script_of_the_mirror_adds(tmp_path, monkeypatch):
+    script = tmp_path / "add_net.py"
+    script.write_text("# adds org/net")
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    assert f"python {script}" in refused(lambda: model_source("org/net"))
+    assert "add_net" not in refused(lambda: model_source("org/other"))
+
+
+def test_set_with_no_twin_on_the_hub_is_never_looked_for_there():
+    said = refused(lambda: dataset_source("mirror/voices"))
+    assert "HARNESS_MIRROR (not set)" in said
+    assert "hf download" not in said
+
+
+def test_offline_hub_serves_what_its_cache_holds(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "prepared"))
+    assert "HF_HUB_OFFLINE is set" in refused(lambda: model_source("org/net"))
+    repository = tmp_path / "hub/models--org--net"
+    (repository / "snapshots/abc").mkdir(parents=True)
+    assert model_source("org/net", "abc").kind == "hub"
+    assert "not here" in refused(lambda: model_source("org/net"))
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text("abc")
+    assert model_source("org/net").kind == "hub"
+    assert "not here" in refused(lambda: dataset_source("org/net"))
+    (tmp_path / "prepared/org___net").mkdir(parents=True)
+    assert dataset_source("org/net").kind == "hub"
+
+
+def test_mistaken_paths(tmp_path, monkeypatch):
+    assert "there is no folder './gone'" in refused(lambda: model_source("./gone"))
+    (tmp_path / "notes").mkdir()
+    assert "no config.json" in refused(lambda: model_source(str(tmp_path / "notes")))
+    assert "empty" in refused(lambda: dataset_source(str(tmp_path / "notes")))
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path / "nowhere"))
+    assert "nowhere" in refused(lambda: model_source("org/net"))
+
+
+def test_split_and_configuration_are_checked_against_the_card(tmp_path, monkeypatch):
+    folder = dataset(tmp_path, "org/text")
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    assert card_splits(folder) == {"main": ("train", "test"), "one_file": ("train",)}
+    assert dataset_source("org/text", "main", ["train+test"]).path == folder
+    said = refused(lambda: dataset_source("org/text", "main", ["train+tests"]))
+    assert "'tests'" in said and "did you mean 'test'" in said and "train, test" in said
+    assert "one_file" in refused(lambda: dataset_source("org/text", "onefile"))
+    assert "there is: train; test is in main" in refused(lambda: dataset_source("org/text", "one_file", ["test"]))
+
+
+def test_card_without_configurations_promises_nothing(tmp_path, monkeypatch):
+    folder = dataset(tmp_path, "org/plain", "# no head")
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    assert card_splits(folder) == {}
+    assert dataset_source("org/plain", "any", ["any"]).path == folder
+
+
+def test_content_sha_sees_names_and_bytes_but_not_hidden_files(tmp_path):
+    folder = model(tmp_path, "org/net", "one")
+    seen = [content_sha(folder)]
+    (folder / "config.json").write_text("two")
+    seen.append(content_sha(folder))
+    (folder / "config.json").rename(folder / "other.json")
+    seen.append(content_sha(folder))
+    assert len(set(seen)) == 3
+    (folder / ".cache").mkdir()
+    (folder / ".cache/lock").write_text("x")
+    assert content_sha(folder) == seen[-1]
+
+
+def test_content_sha_reads_a_file_once(tmp_path, monkeypatch):
+    folder = model(tmp_path, "org/net", "one")
+    first = content_sha(folder)
+
+    def read_again(*_):
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(sources.hashlib, "file_digest", read_again)
+    assert content_sha(folder) == first
+    os.utime(folder / "config.json", ns=(1, 1))
+    with pytest.raises(AssertionError, match="read again"):
+        content_sha(folder)
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"%s": 3}'])
+def test_content_sha_survives_a_damaged_memory(tmp_path, damage):
+    folder = model(tmp_path, "org/net", "one")
+    first = content_sha(folder)
+    memory = tmp_path / "cache/sha256.json"
+    memory.write_text(damage % (folder / "config.json") if "%" in damage else damage)
+    assert content_sha(folder) == first
+    assert str(folder / "config.json") in json.loads(memory.read_text())
+
+
+def test_generated_revision_carries_the_packages_it_is_drawn_from():
+    source = generated("pairs", "3", "babel")
+    assert source.identity == f"generated:pairs@3+babel-{importlib.metadata.version('babel')}"
+
+
+def test_import_and_lookup_are_light():
+    code = (
+        "import sys; from harness.sources import model_source; model_source('org/net');"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'huggingface_hub') if m in sys.modules])"
+    )
+    env = {k: v for k, v in os.environ.items() if k not in ("HARNESS_MIRROR", "HF_HUB_OFFLINE")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not REAL, reason="HARNESS_MIRROR is not set")
+def test_real_mirror_behind_one_of_our_own(tmp_path, monkeypatch):
+    ours = dataset(tmp_path / "ours", "openai/gsm8k")
+    monkeypatch.setenv("HARNESS_MIRROR", os.pathsep.join((str(tmp_path / "ours"), REAL)))
+    assert dataset_source("openai/gsm8k").path == ours
+    assert dataset_source("bentrevett/multi30k", splits=["train", "test"]).kind == "mirror"
+    whisper = model_source("openai/whisper-tiny.en")
+    assert whisper == model_source("openai/whisper-tiny.en") and whisper.path.is_dir()
+    assert "did you mean 'openai/whisper-tiny.en'" in refused(lambda: model_source("openai/whisper-tiny"))
+    assert "there is: validation" in refused(lambda: dataset_source("wmt/wmt16", "de-en", ["train"]))
+    if not any((Path(m) / "models/HuggingFaceTB").is_dir() for m in REAL.split(os.pathsep)):
+        assert "add_smollm2.py" in refused(lambda: model_source("HuggingFaceTB/SmolLM2-135M-Instruct"))
