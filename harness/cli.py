@@ -1,6 +1,6 @@
 """The command line: list, show, check, plan, run, status, report, add, sync, ui, doctor.
 
-Only arguments and print-outs live here. What is heavy is imported inside the command that needs it, so that the commands
+Only arguments live here. What is heavy is imported inside the command that needs it, so that the commands
 which only read the registry answer at once.
 """
 

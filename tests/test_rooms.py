@@ -23,7 +23,8 @@ GROUP = "row"
 NOT_LITERAL = len("x")
 
 
-def score(weight, norm, *, power: float = 1.0, steps: int = 3, note: str | None = None, kind: Literal["a", "bee"] = "a"):
+def score(weight, norm, *, power: float = 1.0, steps: int = 3, note: str | None = None,
+          kind: Literal["a", "bee"] = "a"):
     """One line of help.
 
     More.

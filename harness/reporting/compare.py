@@ -1,10 +1,11 @@
-"""Ours beside the paper's: records and reference cells as one tidy table, a row a cell and metric, with what is missing.
+"""Ours beside the paper's: records and reference cells as one tidy table, a row a cell and metric, with what is
+missing.
 
     mean over seeds;  s.e. = sqrt(sum (x - mean)^2 / (n - 1) / n);  gap = mean - paper
 
-Every cell of the grid has its row whether it was run or not, and so has every number of the paper. A number that could not
-be read stays a blank that says so. Scores of unlike protocols (another tokeniser, window, split) are refused, because their
-difference says nothing of the methods.
+Every cell of the grid has its row whether it was run or not, and so has every number of the paper. A number that could
+not be read stays a blank that says so. Scores of unlike protocols (another tokeniser, window, split) are refused,
+because their difference says nothing of the methods.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ class Comparison:
         unit: The unit of the paper's numbers.
         reference: The column that the paper's numbers belong to, or None.
         frame: A row a cell and metric. `row` is the label on `axis` and `x` its value, if a number; `arm` the labels on
-            the other axes; `stderr` is over `n` seeds (NaN below two) of `expected`, `sampling` over the rows of the test
-            set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing or
-            partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
+            the other axes; `stderr` is over `n` seeds (NaN below two) of `expected`, `sampling` over the rows of the
+            test set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing
+            or partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
+        environments: Each machine and set of versions that the records come from, and how many do.
     """
 
     entry: str
@@ -66,6 +68,7 @@ class Comparison:
     unit: str
     reference: Column | None
     frame: pd.DataFrame
+    environments: tuple[tuple[Mapping[str, Any], int], ...]
 
     def columns(self) -> list[Column]:
         """Returns every evaluation and metric, in the order of the entry."""
@@ -129,6 +132,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
         unit=entry.reference.unit if entry.reference else "",
         reference=reference,
         frame=_frame(rows),
+        environments=_environments(mine),
     )
 
 
@@ -147,7 +151,7 @@ def _by_label(cells: Iterable[Cell]) -> dict[str, tuple[Cell, int]]:
 
 
 def _in_order(known: Mapping[str, tuple[Cell, int]], axis: str) -> dict[str, tuple[Cell, int]]:
-    """Puts cells in the order of their sparsity where that is a number for all, the dense ones first; else as they are."""
+    """Puts cells in the order of their sparsity, the dense ones first; as they are where it is no number."""
     values = {label: cell.values.get(axis, -math.inf) for label, (cell, _) in known.items()}
     numeric = all(isinstance(value, int | float) for value in values.values())
     return dict(sorted(known.items(), key=lambda item: values[item[0]]) if numeric else known.items())
@@ -235,6 +239,14 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame["error"] = frame["stderr"] if repeated else frame["sampling"]
     frame["baseline"] = frame["baseline"].astype(object).where(frame["baseline"].notna(), None)
     return frame[list(COLUMNS)]
+
+
+def _environments(records: Sequence[Record]) -> tuple[tuple[Mapping[str, Any], int], ...]:
+    found: list[Mapping[str, Any]] = []
+    for record in records:
+        if record["environment"] not in found:
+            found.append(record["environment"])
+    return tuple((one, sum(record["environment"] == one for record in records)) for one in found)
 
 
 def _unlike(own: Cell, top: Cell) -> str | None:

@@ -6,9 +6,8 @@ Plots lie in the page as PNG data, in two inks of which the browser shows one. T
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,49 +22,56 @@ BLANKS = (NOT_RUN, OTHER_SCALE, "not given")
 THEIRS = ("paper", "gap")
 
 
-def write(title: str, comparisons: Sequence[Comparison], records: Iterable[Mapping[str, Any]], path: Path) -> Path:
-    """Writes the page of some comparisons.
+def write(comparisons: Sequence[Comparison], folder: Path) -> Path:
+    """Writes the page of some comparisons into a folder; returns its path.
 
-    Args:
-        title: What stands at its top.
-        comparisons: One section each.
-        records: Their records, for the machines and versions they were made with.
-        path: The file.
+    It is called after the entry, or after the paper that all entries stand in, and after the scale:
+    `squarehead.tiny.html`.
     """
+    path = folder / f"{_name(comparisons)}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(title, comparisons, list(records)), encoding="utf8")
+    path.write_text(render(comparisons), encoding="utf8")
     return path
 
 
-def render(title: str, comparisons: Sequence[Comparison], records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the page."""
+def render(comparisons: Sequence[Comparison]) -> str:
+    """Returns the page, a section a comparison."""
+    title = escape(_title(comparisons))
     names = {f"{one.entry}.{one.scale}".replace("/", "."): one for one in comparisons}
     links = "".join(f'<a href="#{name}">{escape(one.title)} ({one.scale})</a>' for name, one in names.items())
-    sections = "".join(_section(name, one, _of(one, records)) for name, one in names.items())
-    made = f"Made by <code>harness report</code> from {len(records)} records in <code>results/records</code>."
+    sections = "".join(_section(name, one) for name, one in names.items())
+    count = sum(number for one in comparisons for _, number in one.environments)
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>{title}</title>
 <style>
 {STYLE.read_text(encoding="utf8")}</style>
 </head>
 <body>
-<header><h1>{escape(title)}</h1>{f"<nav>{links}</nav>" if len(names) > 1 else ""}</header>
+<header><h1>{title}</h1>{f"<nav>{links}</nav>" if len(names) > 1 else ""}</header>
 <main>{sections}</main>
-<footer>{made}</footer>
+<footer>Made by <code>harness report</code> from {count} records in <code>results/records</code>.</footer>
 </body>
 </html>
 """
 
 
-def _of(comparison: Comparison, records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [r for r in records if (r["entry"], r["scale"]) == (comparison.entry, comparison.scale)]
+def _name(comparisons: Sequence[Comparison]) -> str:
+    entries, scales = ({getattr(one, name) for one in comparisons} for name in ("entry", "scale"))
+    papers = {entry.partition("/")[0] for entry in entries}
+    name = min(entries) if len(entries) == 1 else min(papers) if len(papers) == 1 else "all"
+    return ".".join([name.replace("/", "."), *(scales if len(scales) == 1 else ())])
 
 
-def _section(name: str, comparison: Comparison, records: Sequence[Mapping[str, Any]]) -> str:
+def _title(comparisons: Sequence[Comparison]) -> str:
+    papers = {f"{one.paper['name']} ({one.paper['id']})" if one.paper else "" for one in comparisons}
+    return comparisons[0].title if len(comparisons) == 1 else min(papers) if len(papers) == 1 else "All experiments"
+
+
+def _section(name: str, comparison: Comparison) -> str:
     caution = f'<p class="warning">{_text(warning(comparison))}</p>' if warning(comparison) else ""
     headlines = comparison.headlines()
     rest = every_metric(comparison) if len(comparison.columns()) > len(headlines) else None
@@ -75,7 +81,7 @@ def _section(name: str, comparison: Comparison, records: Sequence[Mapping[str, A
 <p class="lead">{_text(heading(comparison))}</p>{caution}
 {"".join(_metric(comparison, column) for column in headlines)}
 {_details("Every metric", _table(rest)) if rest else ""}
-{_details("Where it was computed", _environments(records)) if records else ""}
+{_details("Where it was computed", _environments(comparison)) if comparison.environments else ""}
 </section>"""
 
 
@@ -110,24 +116,26 @@ def _kind(text: str, column: str) -> str:
     return f' class="{" ".join(kinds)}"' if kinds else ""
 
 
-def _environments(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns each machine and set of versions that the records were made with, once."""
-    texts = sorted((_facts(record["environment"]), record["label"]) for record in records)
+def _environments(comparison: Comparison) -> str:
+    """Returns each machine and set of versions that the records come from."""
     parts = []
-    for facts, group in groupby(texts, key=lambda pair: pair[0]):
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
-        parts.append(f"<dl><dt>records</dt><dd>{len(list(group))}</dd>{rows}</dl>")
+    for environment, count in comparison.environments:
+        facts = {"records": str(count), **_facts(environment)}
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items())
+        parts.append(f"<dl>{rows}</dl>")
     return "".join(parts)
 
 
-def _facts(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
     git = environment["git"]
-    code = f"{git['sha'][:12]}{', with changes' if git['dirty'] else ''}" if git else "not under git"
-    memory = f"{environment['cores']} cores, {environment['memory_gib']} GiB"
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    machine = f"{environment['cpu']}, {memory}, {environment['platform']}"
-    facts = {"machine": machine, "GPU": environment.get("gpu") or "none", "Python": environment["python"]}
-    return (*facts.items(), ("packages", packages), ("code", code))
+    return {
+        "machine": f"{environment['cpu']}, {environment['cores']} cores, {environment['memory_gib']} GiB",
+        "system": environment["platform"],
+        "GPU": environment.get("gpu") or "none",
+        "Python": environment["python"],
+        "packages": ", ".join(f"{name} {version}" for name, version in environment["packages"].items()),
+        "code": f"{git['sha'][:12]}{', with changes' if git['dirty'] else ''}" if git else "not under git",
+    }
 
 
 def _details(summary: str, inside: str) -> str:

@@ -1,9 +1,9 @@
 """Plots: a metric over sparsity, one line an arm, error bars, the dense model as a horizontal line.
 
-The paper's numbers are hollow markers in the colour of their arm. Where ours are not on the paper's model and data, their
-levels say nothing about ours, and they get a panel of their own with its own scale. The colours are Okabe and Ito's, which
-people with any kind of colour blindness tell apart; every arm has its own marker too. The bytes of a PNG depend on the
-numbers alone (Agg, fixed resolution, no date and no version inside).
+The paper's numbers are hollow markers in the colour of their arm. Where ours are not on the paper's model and data,
+their levels say nothing about ours, and they get a panel of their own with its own scale. The colours are Okabe and
+Ito's, which people with any kind of colour blindness tell apart; every arm has its own marker too. The bytes of a PNG
+depend on the numbers alone (Agg, fixed resolution, no date and no version inside).
 """
 
 from __future__ import annotations
@@ -109,7 +109,9 @@ def _style(ink: Ink) -> dict[str, Any]:
         **dict.fromkeys(text, ink.text),
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left"), False),
         **dict.fromkeys(("xtick.major.size", "ytick.major.size", "ytick.minor.size"), 0),
-        **{"font.size": 9.5, "axes.labelsize": 10, "axes.titlesize": 9.5, "legend.fontsize": 9.5, "figure.titlesize": 11.5},
+        **dict.fromkeys(("font.size", "axes.titlesize", "legend.fontsize"), 9.5),
+        "axes.labelsize": 10,
+        "figure.titlesize": 11.5,
         "axes.grid": True,
         "axes.grid.axis": "y",
         "axes.axisbelow": True,

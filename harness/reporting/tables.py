@@ -1,8 +1,8 @@
 """Tables: sparsity down, arms across, the paper's number and the gap beside ours, in Markdown and LaTeX.
 
-A cell says "not run", "not at this scale" or "not given" rather than nothing; it is empty only where there can be no such
-cell. The notes under a table say what its errors are, the protocol, where the paper's numbers were read, and whether the
-levels can be compared at all.
+A cell says "not run", "not at this scale" or "not given" rather than nothing; it is empty only where there can be no
+such cell. The notes under a table say what its errors are, the protocol, where the paper's numbers were read, and
+whether the levels can be compared at all.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def tables(comparison: Comparison) -> list[Table]:
 
 
 def matrix(comparison: Comparison, column: Column) -> Table:
-    """Returns one metric with sparsity down and arms across; an arm that the paper gives numbers of has them beside it."""
+    """Returns one metric, sparsity down and arms across; an arm that the paper has numbers of has them beside it."""
     rows = comparison.select(*column)
     rows = rows.assign(column=[_column_of(row, set(rows["arm"])) for row in rows.itertuples()])
     header, body = [_heading(comparison.axis)], [[row_label(comparison, row)] for row in dict.fromkeys(rows["row"])]
@@ -98,8 +98,9 @@ def number(value: float, error: float = math.nan, sign: str = "") -> str:
 def heading(comparison: Comparison) -> str:
     """Returns the line that says what was run, and which paper it stands beside."""
     data = f", data `{comparison.data}`" if comparison.data else ""
-    paper = comparison.paper
-    place = f"; paper: {paper['name']} ({paper['id']}{', ' + paper['table'] if paper['table'] else ''})" if paper else ""
+    paper = comparison.paper or {}
+    place = ", ".join(filter(None, (paper.get("id"), paper.get("table"))))
+    place = f"; paper: {paper['name']} ({place})" if paper else ""
     return f"`{comparison.entry}` at scale `{comparison.scale}`: model `{comparison.model}`{data}{place}."
 
 
@@ -191,7 +192,8 @@ def _paper(comparison: Comparison, column: Column, rows: pd.DataFrame) -> list[s
     places = [f"{row.label} {number(row.paper)} ({row.read})" for row in given.itertuples()]
     known = f"The paper's numbers{unit}, and where they were read: {'; '.join(places)}. Gap = ours − the paper's."
     blanks = rows[rows["paper"].isna()].groupby("read", sort=False)
-    return [known] * bool(places) + [f"No number of the paper for {_names(rows, blank)}: {read}." for read, blank in blanks]
+    unknown = [f"No number of the paper for {_names(rows, blank)}: {read}." for read, blank in blanks]
+    return [known, *unknown] if places else unknown
 
 
 def _names(rows: pd.DataFrame, some: pd.DataFrame) -> str:

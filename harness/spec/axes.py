@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.spec.sections import unknown_setting
+from harness.spec.sections import unknown_setting, wrong_setting
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -96,7 +96,7 @@ def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
         here = f"{path}.{key}"
         label = label_of(value) if isinstance(points, list) else key
         _check_label(label, read, here, entry)
-        read[label] = _free(value, here, entry) if wrong else Point(value, {name: (value, here)})
+        read[label] = _point(value, {here: (name, value)} if wrong is None else _free(value, here, entry), entry)
     return Axis(name, read)
 
 
@@ -111,13 +111,16 @@ def _check_label(label: str, taken: Mapping[str, Any], path: str, entry: Entry) 
         raise Problem(f"{path}: {label!r} cannot be a label", where=where, hint=hint)
 
 
-def _free(value: Any, path: str, entry: Entry) -> Point:
-    where = entry.where(path)
+def _free(value: Any, path: str, entry: Entry) -> dict[str, tuple[str, Any]]:
+    """Returns the settings of a free axis's point by the path where each stands."""
     if not isinstance(value, dict | None):
-        raise Problem(f"{path} should be a mapping of setting to value, not {value!r}", where=where)
-    flat = settings_of(value)
-    for name in flat:
-        if wrong := unknown_setting(name, entry.evaluations):
-            where = entry.where(f"{path}.{name}")
+        raise Problem(f"{path} should be a mapping of setting to value, not {value!r}", where=entry.where(path))
+    return {f"{path}.{name}": (name, one) for name, one in settings_of(value).items()}
+
+
+def _point(value: Any, settings: Mapping[str, tuple[str, Any]], entry: Entry) -> Point:
+    for path, (name, one) in settings.items():
+        if wrong := wrong_setting(name, one, entry.evaluations):
+            where = entry.where(path)
             raise Problem(f"{path}: {wrong.what}", where=where, nearest=wrong.nearest, hint=wrong.hint)
-    return Point(value, {name: (v, f"{path}.{name}") for name, v in flat.items()})
+    return Point(value, {name: (one, path) for path, (name, one) in settings.items()})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem, nearest
 from harness.spec.axes import Axis, axes_of, settings_of
-from harness.spec.sections import unknown_setting
+from harness.spec.sections import wrong_setting
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -40,8 +40,8 @@ def matched_cases(entry: Entry, axes: list[Axis]) -> tuple[list[Matched], list[P
             labels = (own[name].label(value) for value in values) if name in own else ()
             when[name] = frozenset(label for label in labels if label)
         flat = settings_of(case.set)
-        for name in flat:
-            if wrong := unknown_setting(name, entry.evaluations):
+        for name, one in flat.items():
+            if wrong := wrong_setting(name, one, entry.evaluations):
                 path = f"cases.{i}.set.{name}"
                 what = f"{path}: {wrong.what}"
                 problems.append(Problem(what, where=entry.where(path), nearest=wrong.nearest, hint=wrong.hint))

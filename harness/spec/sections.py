@@ -15,7 +15,7 @@ from harness import rooms
 from harness.problems import Problem, nearest
 from harness.spec.choices import Data, Loss, Task, agree, constant, fault, needs_teacher, one_of
 
-STRICT = ConfigDict(extra="forbid", frozen=True, strict=True)
+STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 SETTINGS = ("model", "data", "task")
 """What the top of an entry gives every section."""
 ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "criterion": "solver", "solver": "criterion"}
@@ -220,3 +220,10 @@ def unknown_setting(dotted: str, evaluations: Iterable[str], more: Iterable[str]
         return None
     hint = "a setting is written section.key, as in prune.sparsity or evaluate.bleu.limit"
     return Problem(f"unknown setting {dotted!r}", nearest=nearest(dotted, known), hint=hint)
+
+
+def wrong_setting(dotted: str, value: Any, evaluations: Iterable[str]) -> Problem | None:
+    """Returns what is wrong with a setting: its name, or a section that is given as anything but null or its keys."""
+    if dotted in SECTIONS and value is not None:
+        return Problem(f"{dotted} is a section: it is set key by key, or to null, not to {value!r}")
+    return unknown_setting(dotted, evaluations)

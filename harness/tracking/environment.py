@@ -1,7 +1,8 @@
-"""Where a result was computed: Python, machine, versions of the packages that can change a number, and the code's commit.
+"""Where a result was computed: Python, machine, versions of the packages that can change a number, and the code's
+commit.
 
-The dictionary is committed with every record, so it names no host, no user and no path. A package that is not installed and
-a checkout without git are left out rather than guessed.
+The dictionary is committed with every record, so it names no host, no user and no path. A package that is not installed
+and a checkout without git are left out rather than guessed.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def _versions() -> dict[str, str]:
 
 
 def _commit(folder: Path) -> dict[str, Any] | None:
-    """Returns the commit's sha and whether code or experiments differ from it; None outside a git checkout or before a commit.
+    """Returns the commit's sha and whether code or experiments differ from it; None where there is no commit.
 
     Results do not count: a run that adds a record has not changed the code that made it.
     """

@@ -1,9 +1,9 @@
 """Following a run in MLflow: what each event of `harness.runs.execute` writes, and when.
 
-A stage that several cells share is followed live in the run of the first of them; the others get its curve from their record
-when they are done. Nothing is imported, and no store made, before the first stage really runs: a second run of what is done
-costs nothing. Whatever goes wrong with MLflow is said once and loses no result: the records are the truth, and
-`harness sync` makes up for it.
+A stage that several cells share is followed live in the run of the first of them; the others get its curve from their
+record when they are done. Nothing is imported, and no store made, before the first stage really runs: a second run of
+what is done costs nothing. Whatever goes wrong with MLflow is said once and loses no result: the records are the truth,
+and `harness sync` makes up for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.runs.execute import CellDone, CellFailed, Event, StageDone, StageFailed, StageProgress, StageStarted
+from harness.runs.events import CellDone, CellFailed, Event, StageDone, StageFailed, StageProgress, StageStarted
 from harness.tracking import mlflow, record
 
 if TYPE_CHECKING:

@@ -1,11 +1,12 @@
 """The mirror in MLflow: one run a cell, written live or rebuilt from records. The only module that knows MLflow.
 
-A run is made of a cell's plan and record alone (tags, parameters, scores, curves, data sets), live as in `sync`, so that a
-rebuilt run is the same run. It is found again by its tag `cell`, the hash of the cell and of its stages' keys: what was
-tracked once is not tracked twice, and a run that was cut off is replaced. `live.py` decides when what is written.
+A run is made of a cell's plan and record alone (tags, parameters, scores, curves, data sets), live as in `sync`, so
+that a rebuilt run is the same run. It is found again by its tag `cell`, the hash of the cell and of its stages' keys:
+what was tracked once is not tracked twice, and a run that was cut off is replaced. `live.py` decides when what is
+written.
 
-The store is a SQLite file beside the results unless `MLFLOW_TRACKING_URI` says otherwise (MLflow refuses plain folders since
-3.13). Artifacts of that file lie beside it; a server has its own place for them.
+The store is a SQLite file beside the results unless `MLFLOW_TRACKING_URI` says otherwise (MLflow refuses plain folders
+since 3.13). Artifacts of that file lie beside it; a server has its own place for them.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
 SYSTEM_EVERY = 5.0
-"""Seconds between two looks at processor, memory, disk, network and GPU; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL wins."""
+"""Seconds between two looks at the machine's load; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL wins."""
 LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 500, 5000, 36
 """MLflow's limits, the first two those of older servers; a longer value is cut, and stands whole in `record.json`."""
 METRICS, PARAMS = 1000, 100
 """The most that MLflow takes in one batch."""
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Opens an experiment as one of model training rather than of prompts."""
 SERVERS = ("http://", "https://", "databricks")
 
 
@@ -111,7 +114,8 @@ class Mirror:
             self.client.delete_run(before)
         name = said["label"] + ("" if said["seed"] is None else f" seed {said['seed']}")
         experiment = self.experiment(said["entry"])
-        run = self.client.create_run(experiment, start_time=begin, tags=_tags(said), run_name=f"{name} ({said['scale']})")
+        name = f"{name} ({said['scale']})"
+        run = self.client.create_run(experiment, start_time=begin, tags=_tags(said), run_name=name)
         params = [Param(name, _cut(value, LONGEST_PARAM)) for name, value in _params(said).items()]
         for batch in _batches(params, PARAMS):
             self.client.log_batch(run.info.run_id, params=batch)
@@ -183,7 +187,7 @@ class Mirror:
             if found is None:
                 place = self.results / "mlartifacts" / name.replace("/", ".")
                 location = None if self.uri.startswith(SERVERS) else place.absolute().as_uri()
-                self._experiments[name] = self.client.create_experiment(name, location)
+                self._experiments[name] = self.client.create_experiment(name, location, tags=KIND)
             else:
                 if found.lifecycle_stage == "deleted":
                     self.client.restore_experiment(found.experiment_id)
@@ -212,7 +216,7 @@ def _tags(said: Mapping[str, Any]) -> dict[str, str]:
         "kind": "cell",
         "cell": cell_key(said),
         "status": "running",
-        "mlflow.source.name": f"harness run {said['entry']} --scale {said['scale']}",
+        "mlflow.source.name": "harness run",
         "mlflow.source.type": "LOCAL",
     }
     return {name: _cut(value, LONGEST_TAG) for name, value in tags.items() if value is not None}

@@ -1,7 +1,7 @@
 """Progress on the terminal: all stages and the one in hand, with time left; a line a stage where there is no terminal.
 
-Time left is that of the stage in hand plus, for every stage to come, the mean of those of its kind so far; while a kind has
-not been seen yet, it is said to be a lower bound.
+Time left is that of the stage in hand plus, for every stage to come, the mean of those of its kind so far; while a kind
+has not been seen yet, it is said to be a lower bound.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from harness.runs.execute import Event, StageDone, StageFailed, StageProgress, StageStarted, StageWaiting
+from harness.runs.events import Event, StageDone, StageFailed, StageProgress, StageStarted, StageWaiting
 
 if TYPE_CHECKING:
     from harness.runs.keys import Stage
@@ -43,7 +43,8 @@ class Bars:
         self._failures: list[StageFailed] = []
         self._counts: Counter[str] = Counter()
         self._begin = self._stage_begin = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+        title, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
+        columns = (title, BarColumn(), MofNCompleteColumn(), note)
         self._bars = Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal)
         self._all = self._bars.add_task("all stages", total=len(plan.states), note="")
         self._one = self._bars.add_task("", total=None, note="", visible=False)
@@ -91,7 +92,8 @@ class Bars:
 
     def _line(self, text: str) -> None:
         done = self._bars.tasks[self._all]
-        self._console.print(f"[dim]{done.completed:>{len(str(done.total))}.0f}/{done.total:.0f}[/] {text}", soft_wrap=True)
+        total = f"{done.total:.0f}"
+        self._console.print(f"[dim]{done.completed:>{len(total)}.0f}/{total}[/] {text}", soft_wrap=True)
 
     def _in_hand(self, done: int, total: int) -> float:
         """Returns the seconds left of the stage in hand at its speed so far."""

@@ -1,10 +1,11 @@
 """The record of one cell: everything that was asked, what came out, and where, as one JSON file that git keeps.
 
-    <root>/<entry>/<scale>/<label>.seed<seed>.json          (dense.json, 0.5.one_shot.json: what is done once has no seed)
+    <root>/<entry>/<scale>/<label>.seed<seed>.json          (dense.json, 0.5.one_shot.json: what is done once has no
+    seed)
 
-A record is made from the folders of the cell's stages alone, so that making it again gives the same bytes. It is the truth:
-tables, plots and the MLflow mirror are made from records. Lists of numbers stand on one line each, so that a diff shows
-what changed.
+A record is made from the folders of the cell's stages alone, so that making it again gives the same bytes. It is the
+truth: tables, plots and the MLflow mirror are made from records. Lists of numbers stand on one line each, so that a
+diff shows what changed.
 """
 
 from __future__ import annotations
@@ -191,7 +192,7 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
 
 
 def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
-    """Returns fractions of zeros: asked of the pruned layers, found in them after each stage, and pruned of all weights."""
+    """Returns fractions of zeros: asked of the pruned layers, found in them after each stage, and of all weights."""
     if "prune" not in folders:
         return {"asked": 0.0}
     pruned = _json(folders["prune"] / "prune.json")
@@ -213,7 +214,7 @@ def _weights(folder: Path) -> int:
 
 
 def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if elsewhere."""
+    """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if not there."""
     kept = {name: done[name] for name in ("key", "version", "options", "handling", "parents", "sources", "seconds")}
     return kept if done["environment"] == environment else {**kept, "environment": done["environment"]}
 

@@ -64,21 +64,22 @@ def test_a_wrong_training_setting_is_named_with_its_line(registry, old, new, lin
 @pytest.mark.parametrize(
     ("sparsity", "said"),
     [
-        ("1", "not 1"),
+        ("1", "not 1.0"),
         ("1.5", "not 1.5"),
         ("-0.1", "not -0.1"),
-        ("50", "not 50"),
-        (".nan", "not nan"),
-        (".inf", "not inf"),
+        ("50", "not 50.0"),
     ],
 )
 def test_sparsity_is_at_least_0_and_below_1(registry, sparsity, said):
     line, problem = registry.one(("[0.5, 0.75]", f"[0.5,\n   {sparsity}]"))
-    assert (
-        line == 13
-        and problem.what.startswith("prune.sparsity: sparsity is at least 0 and below 1")
-        and said in problem.what
-    )
+    assert line == 13 and problem.what == f"prune.sparsity: sparsity is at least 0 and below 1, {said}"
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999"])
+def test_a_number_is_finite(registry, number):
+    line, problem = registry.one(("  lr: 1e-4", f"  lr: {number}"))
+    assert line == 10 and problem.what.startswith("tune.lr: should be a finite number")
+    assert "finite" in registry.one(("[0.5, 0.75]", f"[{number}]"))[1].what
 
 
 def test_a_percentage_is_told_how_to_be_written(registry):

@@ -1,4 +1,4 @@
-"""A made-up experiment and stages that compute nothing: numbers that look like a result, in folders as the real stages write.
+"""A made-up experiment, and stages that compute nothing but write the files that the real ones write.
 
 The curves and scores are formulas of sparsity, loss and seed; nothing here was measured.
 """
@@ -112,7 +112,8 @@ def _train(job: Job) -> Iterator[Progress]:
 def _curve(job: Job, told: dict[str, Any]) -> Iterator[Progress]:
     lines, steps = [], job.options["steps"]
     for step in range(1, steps + 1):
-        loss = 0.8 + LOST[told["loss"]] + 2.2 * math.exp(-6 * step / steps) + 0.08 * math.sin(step * (1 + told["sparsity"]))
+        wobble = 0.08 * math.sin(step * (1 + told["sparsity"]))
+        loss = 0.8 + LOST[told["loss"]] + 2.2 * math.exp(-6 * step / steps) + wobble
         values = {"loss": loss, "lr": job.options["lr"] * (1 - (step - 1) / steps)}
         lines.append(json.dumps({"step": step, **values}))
         yield Progress(step, steps, values | {"tokens_per_second": 1000.0})
@@ -123,13 +124,14 @@ def _evaluate(job: Job) -> Iterator[Progress]:
     told = json.loads((job.parents["model"] / "told.json").read_text())
     bleu = 31.0 - 40 * LOST[told["loss"]] * told["sparsity"] ** 4 + 0.6 * math.sin(2.0 + 3 * told.get("seed", 0))
     scores = {
-        "bleu": _score(bleu, 0.7, "sacrebleu 13a", True),
-        "chrf": _score(bleu + 20.0, None, "chrF2", True),
+        "bleu": _score(bleu, 0.7, "sacrebleu 13a"),
+        "chrf": _score(bleu + 20.0, None, "chrF2"),
     }
     (job.folder / "predictions.jsonl").write_text(json.dumps({"prediction": "ja", "target": "ja"}) + "\n")
     (job.folder / "scores.json").write_text(json.dumps(scores))
     yield Progress(1, 1, unit="sample")
 
 
-def _score(value: float, stderr: float | None, name: str, higher: bool) -> dict[str, Any]:
-    return {"value": value, "stderr": stderr, "count": 64, "protocol": f"{name} on made-up rows", "higher_is_better": higher}
+def _score(value: float, stderr: float | None, name: str) -> dict[str, Any]:
+    protocol = f"{name} on made-up rows"
+    return {"value": value, "stderr": stderr, "count": 64, "protocol": protocol, "higher_is_better": True}
