@@ -1,5 +1,4 @@
-"""Ours beside the paper's: records and reference cells as one tidy table, a row a cell and metric, with what is
-missing.
+"""Ours beside the paper's: records and reference cells as one tidy table, a row a cell and metric, blanks included.
 
     mean over seeds;  s.e. = sqrt(sum (x - mean)^2 / (n - 1) / n);  gap = mean - paper
 

@@ -6,6 +6,7 @@ execute -> bars, MLflow (listen)    every finished cell -> its record    every e
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from harness.reporting.compare import Comparison
     from harness.runs.plan import Plan
     from harness.spec.entry import Entry
+
+
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+"""What keeps the libraries' own bars and warnings out of ours; the user's settings win."""
 
 
 def run(entries: list[Entry], plan: Plan, results: Path, *, retry: bool = False, fail_fast: bool = False) -> bool:
@@ -40,11 +45,13 @@ def run(entries: list[Entry], plan: Plan, results: Path, *, retry: bool = False,
 
 
 def _execute(entries: Mapping[str, Entry], plan: Plan, results: Path, retry: bool, fail_fast: bool) -> bool:
-    from harness.runs.execute import CellDone, StageFailed, execute
+    from harness.runs.events import CellDone, StageFailed
+    from harness.runs.execute import execute
     from harness.runs.store import Store
     from harness.tracking.live import Tracker
     from harness.tracking.progress import Bars
 
+    os.environ.update(QUIET | os.environ)
     done, failed = 0, False
     store = Store(results / "artifacts")
     with Tracker(plan, entries, results) as tracker:

@@ -1,5 +1,4 @@
-"""Where a result was computed: Python, machine, versions of the packages that can change a number, and the code's
-commit.
+"""Where a result was computed: machine, Python, versions of the packages that can change a number, the code's commit.
 
 The dictionary is committed with every record, so it names no host, no user and no path. A package that is not installed
 and a checkout without git are left out rather than guessed.

@@ -3,7 +3,7 @@
 A stage that several cells share is followed live in the run of the first of them; the others get its curve from their
 record when they are done. Nothing is imported, and no store made, before the first stage really runs: a second run of
 what is done costs nothing. Whatever goes wrong with MLflow is said once and loses no result: the records are the truth,
-and `harness sync` makes up for it.
+and `harness sync` makes up for it. Only speeds and the machine's load are seen live and not kept in records.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Tracker:
         """Keeps the points of a curve that the record will keep, and delivers them from time to time."""
         item, role = self._first[stage]
         run = self._open(item)
-        if progress.values and progress.done - 1 in record.evenly(progress.total):
+        if progress.unit == "step" and progress.done - 1 in record.evenly(progress.total):
             run.live.setdefault(role, progress.done)
             values = ((f"{role}/{name}", record.digits(value)) for name, value in progress.values.items())
             self._buffer += [(name, value, progress.done, _now()) for name, value in values]

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from harness.runs.plan import Plan
     from harness.spec.grid import Cell
 
+OUTCOMES = ("computed", "found", "failed", "left out")
+"""What becomes of a stage; one that comes from a failed one is left out."""
 SHOWN = ("loss", "sparsity")
 """The values of a stage that are shown while it runs, the first that it reports."""
 
@@ -86,7 +88,7 @@ class Bars:
         """Counts a stage as settled; one that fails takes along those that come from it."""
         self._todo -= stages
         self._counts[how] += 1
-        self._counts["impossible"] += len(stages) - 1
+        self._counts["left out"] += len(stages) - 1
         self._bars.update(self._one, visible=False)
         self._bars.update(self._all, advance=len(stages), note=self._time_left(0.0))
 
@@ -110,7 +112,7 @@ class Bars:
 
     def _summary(self) -> None:
         """Prints what was done, and every failure with the place of its log."""
-        counts = ", ".join(f"{count} {how}" for how, count in self._counts.items() if count)
+        counts = ", ".join(f"{self._counts[how]} {how}" for how in OUTCOMES if self._counts[how])
         total = len(self._plan.states)
         self._console.print(f"{total} stages: {counts or 'nothing done'}; {clock(time.monotonic() - self._begin)}")
         for failure in self._failures:

@@ -204,7 +204,7 @@ def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
 
 
 def _weights(folder: Path) -> int:
-    """Counts the numbers in a model's weight files from their headers (safetensors: eight bytes of length, then JSON)."""
+    """Counts the weights of a model from the headers of its files (safetensors: eight bytes of length, then JSON)."""
     total = 0
     for path in sorted(folder.glob("model*.safetensors")):
         with path.open("rb") as file:
@@ -214,7 +214,7 @@ def _weights(folder: Path) -> int:
 
 
 def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what a record keeps of a stage: what decides its result, its seconds, and where it ran if not there."""
+    """Returns what a record keeps of a stage; the environment only if it is not that of the record."""
     kept = {name: done[name] for name in ("key", "version", "options", "handling", "parents", "sources", "seconds")}
     return kept if done["environment"] == environment else {**kept, "environment": done["environment"]}
 

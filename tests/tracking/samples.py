@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from harness.runs.plan import Plan, plan
 from harness.runs.store import Store
 from harness.spec import entry as spec
 from harness.spec.entry import Entry
-from harness.spec.grid import cells
+from harness.spec.grid import Cell, cells
 from harness.tracking import record
 
 NAME = "sample/translation"
@@ -78,6 +78,38 @@ def records(one: Entry, results: Path, labels: tuple[str, ...] = ()) -> list[dic
     return [record.build(one, event.cell, event.folders, results) for event in done]
 
 
+ENVIRONMENT = {
+    "python": "3.11.7",
+    "platform": "Linux",
+    "cpu": "a processor",
+    "cores": 2,
+    "memory_gib": 16.0,
+    "packages": {"torch": "2.13.0"},
+    "git": {"sha": "0123456789abcdef", "dirty": False},
+}
+
+
+def plain(
+    one: Entry,
+    value: Callable[[Cell], float],
+    *,
+    higher: bool = True,
+    stderr: float | None = 0.5,
+    skip: Callable[[Cell], bool] = lambda cell: False,
+) -> list[dict[str, Any]]:
+    """Returns records of all cells with these values in the first metric of every evaluation, and no stages."""
+    found = []
+    for cell in cells(one):
+        metrics = {
+            name: {settings["metric"].partition(":")[0]: _score(value(cell), stderr, "a metric", higher)}
+            for name, settings in cell.settings["evaluate"].items()
+        }
+        empty = {"sparsity": {}, "stages": {}, "curves": {}, "environment": ENVIRONMENT, "artifacts": {}}
+        if not skip(cell):
+            found.append({"schema": record.SCHEMA, **record.asked(one, cell), "metrics": metrics, **empty})
+    return found
+
+
 def stage(name: str, fail: str = "") -> SimpleNamespace:
     """Returns a module that stands in for `harness.stages.<name>`."""
 
@@ -132,6 +164,6 @@ def _evaluate(job: Job) -> Iterator[Progress]:
     yield Progress(1, 1, unit="sample")
 
 
-def _score(value: float, stderr: float | None, name: str) -> dict[str, Any]:
+def _score(value: float, stderr: float | None, name: str, higher: bool = True) -> dict[str, Any]:
     protocol = f"{name} on made-up rows"
-    return {"value": value, "stderr": stderr, "count": 64, "protocol": protocol, "higher_is_better": True}
+    return {"value": value, "stderr": stderr, "count": 64, "protocol": protocol, "higher_is_better": higher}

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.problems import Problem
+from harness.runs.events import CellDone
+from harness.tracking import record
+
+LABEL = "0.75/squarehead"
+
+
+@pytest.fixture(scope="module")
+def finished(samples, tmp_path_factory):
+    """Entry, results folder and the events of the cells of one label and of the dense model."""
+    root = tmp_path_factory.mktemp("record")
+    entry, results = samples.entry(root / "experiments"), root / "results"
+    events = samples.run(samples.planned(entry, results, (LABEL, "dense")), results)
+    return entry, results, [event for event in events if isinstance(event, CellDone)]
+
+
+@pytest.fixture
+def said(finished):
+    entry, results, events = finished
+    event = next(event for event in events if (event.cell.label, event.cell.seed) == (LABEL, 1))
+    return record.build(entry, event.cell, event.folders, results)
+
+
+def test_a_record_says_what_was_asked_and_what_came_out(said):
+    assert list(said) == list(record.KEYS)
+    assert (said["entry"], said["scale"], said["label"], said["seed"]) == ("sample/translation", "tiny", LABEL, 1)
+    assert said["axes"] == {"prune.sparsity": "0.75", "tune.loss": "squarehead"}
+    assert said["paper"] == {"id": "arXiv:0000.00000", "name": "sample", "table": "Table 1"}
+    assert list(said["stages"]) == ["prepare", "prune", "tune", "evaluate/bleu"]
+    assert said["stages"]["tune"]["options"]["seed"] == 1
+    assert said["stages"]["tune"]["options"]["weight_decay"] == 0.0
+    assert said["stages"]["prepare"]["sources"]["data"].startswith("generated:cldr_pairs@")
+    assert said["stages"]["prune"]["handling"]["samples"] == 128
+    assert said["metrics"]["bleu"]["bleu"]["count"] == 64
+    assert said["artifacts"]["tune"].startswith("artifacts/tune/")
+
+
+def test_sparsity_is_that_of_the_layers_and_of_all_weights(said):
+    expected = {"asked": 0.75, "after_prune": 0.75, "after_tune": 0.75, "of_all_weights": 0.75 * 8000 / 10000}
+    assert said["sparsity"] == expected
+
+
+def test_a_dense_cell_has_no_seed_in_its_name(finished, tmp_path):
+    entry, results, events = finished
+    event = next(event for event in events if event.cell.baseline == "dense")
+    said = record.build(entry, event.cell, event.folders, results)
+    assert said["sparsity"] == {"asked": 0.0}
+    assert record.write(said, tmp_path) == tmp_path / "sample/translation/tiny/dense.json"
+
+
+def test_curves_are_thinned_and_keep_their_ends(said):
+    curve = said["curves"]["prepare"]
+    assert len(curve["step"]) == record.POINTS
+    assert (curve["step"][0], curve["step"][-1]) == (1, 300)
+    assert len(curve["loss"]) == len(curve["lr"]) == record.POINTS
+
+
+@pytest.mark.parametrize("length", [0, 1, 199, 200, 201, 100_000])
+def test_points_are_evenly_spaced_distinct_and_within(length):
+    kept = list(record.evenly(length))
+    assert len(kept) == len(set(kept)) == min(length, record.POINTS)
+    assert not kept or (kept[0], kept[-1]) == (0, length - 1)
+
+
+def test_a_value_that_a_line_of_a_curve_lacks_is_none(tmp_path):
+    path = tmp_path / "curve.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "kl": 1.5}\n')
+    assert record.read_curve(path) == {"step": [1, 2], "loss": [2.0, None], "kl": [None, 1.5]}
+
+
+def test_writing_and_reading_gives_the_record_and_again_the_same_bytes(said, finished, tmp_path):
+    path = record.write(said, tmp_path)
+    assert path.name == "0.75.squarehead.seed1.json"
+    assert record.read(path) == said
+    first = path.read_bytes()
+    assert first.endswith(b"}\n")
+    entry, results, events = finished
+    event = next(event for event in events if (event.cell.label, event.cell.seed) == (LABEL, 1))
+    record.write(record.build(entry, event.cell, event.folders, results), tmp_path)
+    assert path.read_bytes() == first
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_list_of_numbers_stands_on_one_line_and_every_key_on_its_own(said):
+    lines = record.text(said).splitlines()
+    assert json.loads(record.text(said)) == said
+    assert sum(line.strip().startswith('"step": [') and line.rstrip(",").endswith("]") for line in lines) == 2
+    assert ' "seed": 1,' in lines
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_a_number_that_is_not_finite_is_refused_by_name(samples, entry, results, value):
+    events = samples.run(samples.planned(entry, results, ("dense",)), results)
+    event = next(event for event in events if isinstance(event, CellDone))
+    scores = event.folders["evaluate/bleu"] / "scores.json"
+    text = json.loads(scores.read_text())
+    text["bleu"]["value"] = float(value.replace("Infinity", "inf"))
+    scores.write_text(json.dumps(text))
+    with pytest.raises(Problem, match=r"sample/translation dense.*metrics\.bleu\.bleu\.value") as caught:
+        record.build(entry, event.cell, event.folders, results)
+    assert value.lower()[:3] in str(caught.value)
+
+
+def test_nothing_is_written_of_a_record_with_nan(said, tmp_path):
+    with pytest.raises(Problem, match="finite"):
+        record.write({**said, "sparsity": {"asked": float("nan")}}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("{", "damaged"),
+        ("[]", "no record"),
+        ('{"schema": 99}', "99"),
+        ('{"schema": 1}', "lacks entry"),
+        ("\x00", "damaged"),
+    ],
+)
+def test_a_damaged_record_is_named(tmp_path, content, why):
+    path = tmp_path / "entry" / "tiny" / "x.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(Problem, match=why) as caught:
+        record.read_all(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_two_labels_with_one_file_name_are_refused(said, tmp_path):
+    record.write({**said, "label": "2:4"}, tmp_path)
+    with pytest.raises(Problem, match="2:4"):
+        record.write({**said, "label": "2-4"}, tmp_path)
+
+
+def test_all_records_are_found_by_entry_and_scale(said, tmp_path):
+    for entry in ("squarehead", "squarehead/t5", "other"):
+        for scale in ("tiny", "small"):
+            record.write({**said, "entry": entry, "scale": scale}, tmp_path)
+    assert len(record.read_all(tmp_path)) == 6
+    assert [r["entry"] for r in record.read_all(tmp_path, "squarehead")] == ["squarehead"] * 2
+    assert [r["scale"] for r in record.read_all(tmp_path, "squarehead/t5", "small")] == ["small"]
+    assert record.read_all(tmp_path / "nothing") == []
+
+
+def test_a_stage_from_elsewhere_keeps_its_environment(finished):
+    entry, results, events = finished
+    event = events[-1]
+    path = event.folders["prepare"] / "done.json"
+    before = path.read_text()
+    done = json.loads(before)
+    path.write_text(json.dumps({**done, "environment": {**done["environment"], "cpu": "another"}}))
+    said = record.build(entry, event.cell, event.folders, results)
+    path.write_text(before)
+    assert said["stages"]["prepare"]["environment"]["cpu"] == "another"
+    assert "environment" not in said["stages"]["tune"]
+
+
+def test_records_import_nothing_heavy():
+    script = "import sys, harness.tracking.record; assert not {'torch', 'mlflow', 'pandas'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(record.__file__).parents[2])
