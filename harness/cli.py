@@ -131,14 +131,20 @@ def status(names: SomeNames = None, scale: Scale = "tiny", set: Set = None, resu
 
 
 @app.command()
-def report(names: SomeNames = None, scale: Scale = "tiny", results: Results = None):
+def report(
+    names: SomeNames = None,
+    scale: Annotated[str | None, typer.Option(help="One scale; by default all that have records.")] = None,
+    results: Results = None,
+):
     """Writes tables (Markdown, LaTeX), plots and one HTML page from the records, beside the papers' numbers."""
     from harness.runs import session
+    from harness.spec import entry as spec
 
-    results = _results(results)
-    entries = _entries(names or ["all"], scale, None, with_scale_only=names is None)
-    for path in session.report(entries, results):
-        print(path)
+    chosen = [(name, each) for name in _expand(names or ["all"]) for each in spec.scales(name) if scale in (None, each)]
+    paths = session.report([spec.read(name, each) for name, each in chosen], _results(results))
+    if not paths:
+        raise Problem("there is no record to report on", hint="run an experiment first: harness run quickstart")
+    print("\n".join(map(str, paths)))
 
 
 @app.command()
@@ -213,14 +219,10 @@ def _expand(names: list[str]) -> list[str]:
     return list(found)
 
 
-def _entries(names: list[str], scale: str, set: list[str] | None, with_scale_only: bool = False) -> list[Entry]:
+def _entries(names: list[str], scale: str, set: list[str] | None) -> list[Entry]:
     from harness.spec import entry as spec
-    from harness.spec import listing
 
-    chosen = _expand(names)
-    if with_scale_only:
-        chosen = [n for n in chosen if scale in listing.headline(listing.path_of(n)).scales]
-    return [spec.read(name, scale, set=tuple(set or ())) for name in chosen]
+    return [spec.read(name, scale, set=tuple(set or ())) for name in _expand(names)]
 
 
 def _results(results: Path | None) -> Path:

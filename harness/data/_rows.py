@@ -43,6 +43,11 @@ class Rows(Sequence[Mapping[str, Any]]):
         return len(self._items)
 
 
+def head(rows: Sequence[Mapping[str, Any]], count: int | None) -> Sequence[Mapping[str, Any]]:
+    """Returns the first `count` rows, or all for None, still lazily."""
+    return rows if count is None else Rows(range(min(count, len(rows))), rows.__getitem__)
+
+
 def share(text: str) -> float:
     """Returns a number in [0, 1) that is fixed by the text: its sha256 as a binary fraction."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48

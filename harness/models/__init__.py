@@ -27,6 +27,9 @@ from harness import rooms
 from harness.problems import Problem, unknown
 from harness.sources import Source
 
+IGNORED = -100
+"""The label of a position that is not scored, as in transformers."""
+
 
 @dataclass(frozen=True)
 class Linear:

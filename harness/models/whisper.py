@@ -21,7 +21,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from harness.models import Block, stack_blocks
+from harness.models import IGNORED, Block, stack_blocks
 from harness.models._tokenizer import train
 
 MODEL_TYPES = ("whisper",)
@@ -47,7 +47,7 @@ def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """All encoder positions (half the mel frames, for the stem's stride is 2), target positions by `labels != -100`."""
     features, labels = batch["input_features"], batch["labels"]
     frames = torch.ones(features.shape[0], features.shape[-1] // 2, dtype=torch.bool, device=features.device)
-    return {"encoder": frames, "decoder": labels != -100}
+    return {"encoder": frames, "decoder": labels != IGNORED}
 
 
 def norms(model: nn.Module) -> dict[str, nn.Module]:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from harness import models, rooms
+from harness.data._rows import head
 from harness.device import device
 from harness.metrics import Score
 from harness.problems import Problem
 from harness.runs.job import Job, Progress
-from harness.tasks._batches import Mapped, Predictions
+from harness.tasks._batches import Predictions
 
 VERSION = 1
 PREDICTIONS = "predictions.jsonl"
@@ -51,12 +52,12 @@ def predict(options: Mapping[str, Any], model: Any, processor: Any, start: int) 
     task = rooms.parse(options["task"])
     needs = rooms.ROOMS["task"].method(task.name).needs
     read = rooms.bind("data", options["data"]) if options["data"] else None
-    rows = _first(read(options["split"]), options["limit"]) if read else None
+    rows = head(read(options["split"]), options["limit"]) if read else None
     given: dict[str, Any] = {}
     if "limit" in needs:
         given["limit"] = options["limit"]
     if "shown" in needs:
-        given["shown"] = _first(read("train"), task.options["shots"]) if task.options.get("shots") else ()
+        given["shown"] = head(read("train"), task.options["shots"]) if task.options.get("shots") else ()
     verb = rooms.bind("task", options["task"])
     return verb(model, processor, rows, start=start, batch_size=options["batch_size"], **given)
 
@@ -78,10 +79,6 @@ def judge(options: Mapping[str, Any], lines: Path, dtype: str) -> dict[str, Scor
         if not math.isfinite(score.value):
             raise Problem(f"the score {name} is {score.value}", where=setting, hint=f"see {lines.name} for the rows")
     return {name: replace(score, protocol=f"{score.protocol}; {setting}") for name, score in scores.items()}
-
-
-def _first(rows: Any, count: int | None) -> Any:
-    return rows if count is None else Mapped(range(min(count, len(rows))), lambda index, _: rows[index])
 
 
 def _whole_lines(path: Path) -> int:

@@ -12,9 +12,6 @@ from typing import Any
 
 import torch
 
-IGNORED = -100
-"""The label of a position that is not scored."""
-
 
 @dataclass(frozen=True)
 class Mapped(Sequence):
@@ -82,7 +79,7 @@ def padded(sequences: Sequence[Sequence[int]], value: int, *, left: bool = False
 def pad_id(tokenizer: Any) -> int:
     """Returns the id that fills up a batch: the pad token's, or the end token's where a tokenizer has no pad token.
 
-    Which one it is changes no result: the attention mask hides it and labels hold `IGNORED` in its place.
+    Which one it is changes no result: the attention mask hides it and labels hold IGNORED in its place.
     """
     return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from harness.models import IGNORED
 from harness.problems import Problem
-from harness.tasks._batches import IGNORED, Predictions, in_batches, inputs
+from harness.tasks._batches import Predictions, in_batches, inputs
 
 READS = "text"
 METRIC = "perplexity"

@@ -17,8 +17,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from harness.metrics.exact_match import flexible, strict
+from harness.models import IGNORED
 from harness.problems import Problem
-from harness.tasks._batches import IGNORED, Mapped, Predictions, in_batches, inputs, padded
+from harness.tasks._batches import Mapped, Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
 READS = "reasoning"

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from harness.models import IGNORED
 from harness.problems import Problem
-from harness.tasks._batches import IGNORED, Mapped, Predictions, in_batches, padded
+from harness.tasks._batches import Mapped, Predictions, in_batches, padded
 from harness.tasks._generate import generate
 
 READS = "speech"

@@ -14,7 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
-from harness.tasks._batches import IGNORED, Mapped, Predictions, in_batches, inputs, padded
+from harness.models import IGNORED
+from harness.tasks._batches import Mapped, Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
 READS = "translation"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-SYSTEM_EVERY = 5.0
+SYSTEM_EVERY = 3.0
 """Seconds between two looks at the machine's load; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL wins."""
 LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 500, 5000, 36
 """MLflow's limits, the first two those of older servers; a longer value is cut, and stands whole in `record.json`."""
@@ -58,6 +58,11 @@ def ui_command(results: Path, port: int = 5000) -> list[str]:
     artifacts = (results / "mlartifacts").absolute().as_uri()
     places = ["--backend-store-uri", uri, "--default-artifact-root", artifacts]
     return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def ui_address(port: int = 5000) -> str:
+    """Returns where the dashboard lists the experiments, in its view for model training."""
+    return f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
 
 
 def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:

@@ -65,7 +65,8 @@ class Bars:
             case StageStarted(stage=stage, cells=cells):
                 self._stage_begin = time.monotonic()
                 self._todo.discard(stage)
-                self._bars.reset(self._one, description=_title(stage, cells), note="", visible=True)
+                self._bars.remove_task(self._one)
+                self._one = self._bars.add_task(escape(_title(stage, cells)), total=None, note="")
             case StageProgress(progress=progress):
                 value = next((f"{name} {progress.values[name]:.4g}" for name in SHOWN if name in progress.values), "")
                 left = self._in_hand(progress.done, progress.total)
@@ -143,6 +144,8 @@ def clock(seconds: float) -> str:
 
 
 def _title(stage: Stage, cells: tuple[Cell, ...]) -> str:
-    """Returns what is computed and for which cell: "tune 0.5/squarehead", "prepare for 12 cells"."""
-    labels = list(dict.fromkeys(cell.label for cell in cells))
-    return f"{stage.name} {labels[0] if len(labels) == 1 else f'for {len(labels)} cells'}"
+    """Returns what is computed and for which cell: "tune 0.5/squarehead seed 1", "prepare for 12 cells"."""
+    if len(cells) > 1:
+        return f"{stage.name} for {len(cells)} cells"
+    seeds = "" if cells[0].seed is None else f" seed {cells[0].seed}"
+    return f"{stage.name} {cells[0].label}{seeds}"

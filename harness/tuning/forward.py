@@ -13,9 +13,7 @@ from dataclasses import dataclass, field
 from torch import BoolTensor, Tensor, nn
 
 from harness import models
-
-IGNORED = -100
-"""The label of a position that is not scored."""
+from harness.models import IGNORED
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from torch import BoolTensor, nn
 
 from harness import rooms
-from harness.data._rows import Rows
+from harness.data._rows import head
 from harness.device import device
 from harness.problems import Problem
 from harness.pruning import keep
@@ -37,10 +37,7 @@ Curve = list[dict[str, float]]
 
 def rows_for(options: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Returns the rows that a section's `data`, `split` and `rows` name, lazily."""
-    rows = rooms.bind("data", options["data"], "rows")(options["split"])
-    if options["rows"] is None:
-        return rows
-    return Rows(range(min(options["rows"], len(rows))), rows.__getitem__)
+    return head(rooms.bind("data", options["data"])(options["split"]), options["rows"])
 
 
 def examples_for(

@@ -26,14 +26,13 @@ def level(cell):
 
 @pytest.fixture(scope="session")
 def make(samples, tmp_path_factory):
-    """Makes the comparison of the made-up experiment: its text may be changed by `replace`, its records by `records`."""
+    """Makes the comparison of the made-up experiment; `replace` changes its text and `records` its records."""
 
-    def make(*replace, scale="paper", value=level, name="sample/translation", records=lambda found: found, **options):
-        text = samples.YAML
+    def make(*replace, text=samples.YAML, scale="paper", value=level, records=lambda found: found, **options):
         for old, new in replace:
             assert old in text
             text = text.replace(old, new)
-        entry = samples.entry(tmp_path_factory.mktemp("entry"), scale, text, name)
+        entry = samples.entry(tmp_path_factory.mktemp("entry"), scale, text)
         return compare(entry, records(samples.plain(entry, value, **options)))
 
     return make

@@ -50,6 +50,9 @@ reference:
     0.9/squarehead: {value: null, read: the scan is cut off}
 claims: [squarehead > cross_entropy]
 """
+_AXIS = ("prune.sparsity: [0.5, 0.75, 0.9]", 'prune.pattern: ["2:4", "16:64"]')
+PATTERNS = YAML.partition("reference:")[0].replace(*_AXIS)
+"""The same with N:M patterns, and no number of the paper."""
 LOST = {"": 0.0, "none": 1.0, "cross_entropy": 0.45, "squarehead": 0.25}
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,9 +41,7 @@ def world(samples, store, tmp_path, request):
         return store.mirror.client.search_runs([store.mirror.experiment(name)], wanted)
 
     client = store.mirror.client
-    return SimpleNamespace(
-        entry=entry, results=results, plan=plan, said=said, follow=follow, runs=runs, client=client
-    )
+    return SimpleNamespace(entry=entry, results=results, plan=plan, said=said, follow=follow, runs=runs, client=client)
 
 
 def test_every_cell_has_one_run_and_shared_curves_are_in_all(world):
@@ -135,15 +134,15 @@ def test_the_machines_load_is_watched(world, monkeypatch):
     watch = mlflow.Mirror.watch
     monkeypatch.setattr(mlflow.Mirror, "watch", lambda self, run: started.append(watch(self, run)) or started[-1])
 
-    def slow(event):
-        import time
-
-        time.sleep(0.2 if isinstance(event, StageDone) else 0)
-
     follow = live.Tracker.listen
-    monkeypatch.setattr(live.Tracker, "listen", lambda self, event: (slow(event), follow(self, event))[1])
+
+    def slowly(self, event):
+        time.sleep(0.5 if isinstance(event, StageDone) and event.stage.name == "prepare" else 0)
+        follow(self, event)
+
+    monkeypatch.setattr(live.Tracker, "listen", slowly)
     world.follow()
-    assert started
+    assert len(started) == 5
     assert all(monitor._process is None for monitor in started)
     assert any("system/cpu_utilization_percentage" in run.data.metrics for run in world.runs())
 

@@ -160,6 +160,7 @@ def test_the_store_is_a_file_beside_the_results_or_what_is_set(tmp_path, monkeyp
     command = mlflow.ui_command(tmp_path, 5001)
     assert command[1:4] == ["-m", "mlflow", "server"]
     assert command[command.index("--backend-store-uri") + 1] == mlflow.store_uri(tmp_path)
+    assert mlflow.ui_address(5001).startswith("http://127.0.0.1:5001/")
     assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     assert mlflow.store_uri(tmp_path) == "http://tracking:5000"
