@@ -181,6 +181,7 @@ def ui(port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 5000,
     from harness.tracking import mlflow
 
     command = mlflow.ui_command(_results(results), port)
+    print(f"the dashboard opens at {mlflow.ui_address(port)}", flush=True)
     os.execvp(command[0], command)
 
 
