@@ -241,6 +241,7 @@ def _typed(kind: str, name: str, option: Option, value: Any, where: str | None) 
     wrong = f"{kind} {name!r}: option {option.name}={_write(value)}"
     if literals := re.fullmatch(r"Literal\[(.*)\]", option.annotation):
         allowed = ast.literal_eval(f"({literals[1]},)")
+        value = _write(value) if _write(value) in allowed else value
         if value not in allowed:
             close = nearest(str(value), map(str, allowed))
             raise Problem(wrong, where=where, nearest=close, hint="it may be: " + ", ".join(map(str, allowed)))

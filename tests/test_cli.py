@@ -139,7 +139,7 @@ def test_a_tiny_run_records_reports_and_then_has_nothing_to_do(registry):
     first = subprocess.run(command, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     record = json.loads(next((registry / "results" / "records").rglob("0.5.squarehead*.json")).read_text())
-    assert record["sparsity"]["reached"] == pytest.approx(0.5, abs=1e-3)
+    assert record["sparsity"]["after_tune"] == pytest.approx(0.5, abs=1e-3)
     assert list((registry / "results" / "plots").glob("*.png")) and "harness ui" in first.stdout
     assert (registry / "results" / "mlflow.db").is_file()
     second = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -24,7 +24,7 @@ NOT_LITERAL = len("x")
 
 
 def score(weight, norm, *, power: float = 1.0, steps: int = 3, note: str | None = None,
-          kind: Literal["a", "bee"] = "a"):
+          kind: Literal["a", "bee", "none"] = "a"):
     """One line of help.
 
     More.
@@ -67,6 +67,7 @@ def test_resolve_writes_every_default_out_and_is_stable(room):
     assert str(choice) == "scaled:power=2.0,steps=5,note=none,kind=a"
     assert resolve("toy", str(choice)) == choice
     assert hash(resolve("toy", str(choice))) == hash(choice)
+    assert resolve("toy", "scaled:kind=none").options["kind"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_resolve_writes_every_default_out_and_is_stable(room):
         ("scaled:steps=1.5", ["steps=1.5 should be int"]),
         ("scaled:steps=true", ["steps=true should be int"]),
         ("scaled:power=big", ["power=big should be float"]),
-        ("scaled:kind=be", ["kind=be", "did you mean 'bee'?", "it may be: a, bee"]),
+        ("scaled:kind=be", ["kind=be", "did you mean 'bee'?", "it may be: a, bee, none"]),
         ("scaled:steps", ["cannot read 'steps'"]),
         ("scaled:steps=1,steps=2", ["given twice"]),
     ],
