@@ -74,7 +74,7 @@ class Term:
     choice: Choice
 
     def __str__(self) -> str:
-        return str(self.choice) if self.weight == 1 else f"{self.weight:g}*{self.choice}"
+        return str(self.choice) if self.weight == 1 else f"{self.weight!r}*{self.choice}"
 
 
 @dataclass(frozen=True)
@@ -275,14 +275,16 @@ def resolve_terms(kind: str, text: str, where: str | None = None) -> tuple[Term,
     """Reads a weighted sum of choices, `0.5*cross_entropy + squarehead:eps=1e-9`, each resolved.
 
     Raises:
-        Problem: A weight is no positive number, a term stands twice, or a choice is wrong.
+        Problem: A weight is no number from 0 on, a term stands twice, or a choice is wrong.
     """
     terms: list[Term] = []
     for part in re.split(r"\+(?!\d)", text):
         weight, star, choice = part.strip().rpartition("*")
         value = _parse(weight.strip()) if star else 1
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-            raise Problem(f"{weight.strip()!r} in {text!r} is not a weight", where=where, hint="write 0.5*name + name")
+            raise Problem(
+                f"{weight.strip()!r} in {text!r} is no weight of a term", where=where, hint="write 0.5*name + name"
+            )
         terms.append(Term(float(value), resolve(kind, choice, where)))
     names = [t.choice.name for t in terms]
     if twice := next((n for n in names if names.count(n) > 1), None):

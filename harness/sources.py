@@ -30,16 +30,16 @@ REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 @dataclass(frozen=True)
 class Source:
-    """Where one model or data set comes from.
+    """Where one model or data set, or a package that scores, comes from.
 
     Attributes:
-        kind: `hub`, `mirror`, `folder` or `generated`.
+        kind: `hub`, `mirror`, `folder`, `generated` or `package`.
         name: The hub name, the folder's name, or the name of the generator.
         revision: The asked commit or branch on the hub, `sha256:...` of a folder's content, a generator's version.
         path: The folder; None on the hub and for generated data.
     """
 
-    kind: Literal["hub", "mirror", "folder", "generated"]
+    kind: Literal["hub", "mirror", "folder", "generated", "package"]
     name: str
     revision: str
     path: Path | None = None

@@ -19,6 +19,8 @@ from sacrebleu.metrics import BLEU
 from harness.metrics import Score
 from harness.metrics._compute import columns, compute
 
+PACKAGES = ("sacrebleu",)
+
 
 class CorpusBleu(evaluate.Metric):
     """BLEU as an `evaluate` metric: one reference per prediction."""

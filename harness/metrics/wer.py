@@ -22,6 +22,8 @@ from harness.metrics import Score, ratio
 from harness.metrics._compute import columns, compute
 from harness.problems import Problem
 
+PACKAGES = ("jiwer",)
+
 
 class WordErrors(evaluate.Metric):
     """Word edits and reference words, per utterance, as an `evaluate` metric."""

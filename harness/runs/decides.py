@@ -15,7 +15,7 @@ from typing import Any
 from harness import rooms
 
 HANDLING = ("checkpoint_every",)
-CALIBRATION = ("data", "task", "split", "samples", "batch_size", "seed")
+CALIBRATION = ("data", "task", "split", "rows", "samples", "batch_size", "seed")
 WITHOUT_DATA = {"weight", "choose", "sparsity", "period", "layers"}
 """What a pruning method can be given without looking at any data."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,16 @@ from typing import Any
 from harness import rooms
 from harness.problems import Problem
 from harness.sources import Source, model_source
+
+
+def judges(evaluation: Mapping[str, Any]) -> dict[str, Source]:
+    """Returns the packages, with their versions, that an evaluation's score depends on: its files' `PACKAGES`."""
+    found = {}
+    for kind in ("task", "metric"):
+        method = rooms.ROOMS[kind].method(rooms.parse(evaluation[kind]).name)
+        for package in method.constants.get("PACKAGES", ()):
+            found[f"package/{package}"] = Source("package", package, importlib.metadata.version(package))
+    return found
 
 
 class Origins:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness.problems import Problem
 from harness.runs.decides import split
 from harness.runs.keys import Stage
-from harness.runs.origins import Origins
+from harness.runs.origins import Origins, judges
 from harness.runs.slugs import slug
 from harness.runs.store import State, Store
 from harness.sources import Source
@@ -164,10 +164,10 @@ class _Planner:
     def _dense(self, settings: Mapping[str, Any]) -> Model | None:
         """Returns the dense model: the prepared one, or the source where nothing is prepared."""
         name = settings["model"]
-        source = {} if name.startswith("tiny/") else {"model": self.origins.model(name)}
-        if settings["prepare"]:
-            return self._stage("prepare", settings["prepare"], source, {"model": name})
-        return source["model"]
+        if name.startswith("tiny/"):
+            return self._stage("prepare", settings["prepare"], {}, {"model": name})
+        source = self.origins.model(name)
+        return self._stage("prepare", settings["prepare"], {"model": source}) if settings["prepare"] else source
 
     def _stage(
         self,
@@ -191,7 +191,11 @@ class _Planner:
             name,
             decides,
             parents={role: one for role, one in reads.items() if isinstance(one, Stage)},
-            sources={**{role: one for role, one in reads.items() if not isinstance(one, Stage)}, **data},
+            sources={
+                **{role: one for role, one in reads.items() if not isinstance(one, Stage)},
+                **data,
+                **(judges(decides) if name == "evaluate" else {}),
+            },
             handling=handling,
             slug=slug(name, decides, reads.get("model")),
         )

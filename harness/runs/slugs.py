@@ -20,10 +20,10 @@ def slug(name: str, options: Mapping[str, Any], parent: Stage | Source | None) -
     Args:
         name: The stage: prepare, prune, tune or evaluate.
         options: Its options.
-        parent: What its model comes from.
+        parent: What its model comes from; None for a tiny model, which is built.
     """
     if name == "prepare":
-        parts = [_short(options["model"]), *_names(options["data"])]
+        parts = [_short(options["model"] if parent is None else parent.name), *_names(options["data"])]
     elif name == "prune":
         parts = [_model(parent), *_names(options["solver"] or options["criterion"]), _zeros(options)]
     elif name == "tune":

@@ -121,6 +121,7 @@ class Prune(BaseModel):
     data: Data = Field(description="Calibration data; the entry's own by default.")
     task: Task = Field(description=_TASK)
     split: str = Field("train", description="The split that calibrates.")
+    rows: int | None = Field(None, ge=1, description="Only the first so many rows of the split; null for all.")
     criterion: Annotated[str, one_of("criterion")] | None = Field(None, description="Which weights matter, by score.")
     solver: Annotated[str, one_of("solver")] | None = Field(None, description="Mask and weights together.")
     pattern: Annotated[str, one_of("pattern")] = Field(

@@ -25,12 +25,12 @@ from harness.problems import Problem
 from harness.pruning import keep
 from harness.pruning.recipe import prune, recipe
 from harness.pruning.walk import walk
+from harness.runs.decides import CALIBRATION
 from harness.runs.job import Job, Progress
 from harness.tuning import session
 
 VERSION = 1
 FILE = "prune.json"
-_CALIBRATION = ("data", "task", "split", "samples", "batch_size", "seed")
 
 
 def run(job: Job) -> Iterator[Progress]:
@@ -55,7 +55,7 @@ def run(job: Job) -> Iterator[Progress]:
     keep.verify(models.load(job.folder), keep.load(job.folder))
     report = {
         "method": {name: options[name] for name in (kind, "pattern", "allocation")},
-        "calibration": {name: options[name] for name in _CALIBRATION} if batches else None,
+        "calibration": {name: options[name] for name in CALIBRATION} if batches else None,
         "overall": {"asked": options["sparsity"], "reached": keep.sparsity(keeps), **_revived(source, model)},
         "peak_memory_bytes": _peak_memory(),
         "layers": layers,
@@ -69,7 +69,7 @@ def calibration(options: Mapping[str, Any], processor: Any) -> list[dict[str, Te
     Raises:
         Problem: The split has fewer examples.
     """
-    rows = rooms.bind("data", options["data"])(options["split"])
+    rows = session.rows_for(options)
     features, collate = session.examples_for(rows, options, processor)
     samples, size = options["samples"], options["batch_size"]
     if len(features) < samples:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 READS = None
 METRIC = "accuracy"
+PACKAGES = ("lm_eval",)
 MEASURES = ("acc", "acc_norm")
 
 
