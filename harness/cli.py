@@ -6,7 +6,9 @@ which only read the registry answer at once.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -40,6 +42,9 @@ def main() -> None:
         app()
     except Problem as problem:
         _print_problems([problem])
+        sys.exit(2)
+    except PermissionError as error:
+        _print_problems([Problem(f"not allowed: {error.strerror}", where=error.filename, hint="choose --results DIR")])
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -108,7 +113,10 @@ def run(
     retry: Annotated[bool, typer.Option(help="Compute failed and damaged stages again.")] = False,
     fail_fast: Annotated[bool, typer.Option(help="Stop at the first failure.")] = False,
 ):
-    """Runs experiments: what is done is kept, one cell's failure never stops the others."""
+    """Runs experiments: what is done is kept, one cell's failure never stops the others.
+
+    With --set, records, tables and plots go to results/trials/, never among those of the experiment itself.
+    """
     from harness.runs import session
 
     entries = _entries(names, scale, set)
@@ -117,7 +125,8 @@ def run(
     if planned.missing:
         _print_problems(planned.missing)
         raise typer.Exit(2)
-    if not session.run(entries, planned, results, retry=retry, fail_fast=fail_fast):
+    place = results / "trials" / _slug(set) if set else results
+    if not session.run(entries, planned, results, place=place, retry=retry, fail_fast=fail_fast):
         raise typer.Exit(1)
 
 
@@ -141,10 +150,13 @@ def report(
     from harness.spec import entry as spec
 
     chosen = [(name, each) for name in _expand(names or ["all"]) for each in spec.scales(name) if scale in (None, each)]
-    paths = session.report([spec.read(name, each) for name, each in chosen], _results(results))
-    if not paths:
+    paths, trouble = session.report([spec.read(name, each) for name, each in chosen], _results(results))
+    if not paths and not trouble:
         raise Problem("there is no record to report on", hint="run an experiment first: harness run quickstart")
     print("\n".join(map(str, paths)))
+    _print_problems(trouble)
+    if trouble:
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -224,6 +236,12 @@ def _entries(names: list[str], scale: str, set: list[str] | None) -> list[Entry]
     from harness.spec import entry as spec
 
     return [spec.read(name, scale, set=tuple(set or ())) for name in _expand(names)]
+
+
+def _slug(overrides: list[str]) -> str:
+    """Returns a folder's name for a set of overrides."""
+    text = "+".join(sorted(overrides))
+    return f"{re.sub(r'[^A-Za-z0-9._=+-]+', '-', text)[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _results(results: Path | None) -> Path:

@@ -43,9 +43,12 @@ def _packages() -> Iterator[Finding]:
 
 
 def _machine(results: Path) -> Iterator[Finding]:
-    import psutil
-    import torch
-
+    try:
+        import psutil
+        import torch
+    except ImportError as error:
+        yield Finding("machine", False, f"{error}; nothing can be computed")
+        return
     memory = psutil.virtual_memory()
     cores = f"{psutil.cpu_count(logical=True)} logical cores, {torch.get_num_threads()} torch threads"
     yield Finding("processor", None, f"{cores}, {torch.backends.cpu.get_cpu_capability()}")
@@ -70,7 +73,7 @@ def _speech() -> Iterator[Finding]:
     try:
         seconds = len(load("data", "spoken").rows("test", size=1)[0]["audio"]) / 16000
         yield Finding("espeak-ng", True, f"speaks ({seconds:.1f} s of audio made)")
-    except (OSError, Problem) as error:
+    except (ImportError, OSError, RuntimeError, Problem) as error:
         yield Finding("espeak-ng", False, f"{error}; the entries on spoken data cannot run at scale tiny")
 
 

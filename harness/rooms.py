@@ -271,22 +271,27 @@ def bind(kind: str, choice: str | Choice, verb: str | None = None) -> functools.
     return functools.partial(function, **{name: value for name, value in choice.options.items() if name in takes})
 
 
+def terms(text: str) -> list[str]:
+    """Returns the terms of a sum as they are written; the plus of `1e+2` joins none."""
+    return [part.strip() for part in re.split(r"\+(?!\d)", text)]
+
+
 def resolve_terms(kind: str, text: str, where: str | None = None) -> tuple[Term, ...]:
     """Reads a weighted sum of choices, `0.5*cross_entropy + squarehead:eps=1e-9`, each resolved.
 
     Raises:
         Problem: A weight is no number from 0 on, a term stands twice, or a choice is wrong.
     """
-    terms: list[Term] = []
-    for part in re.split(r"\+(?!\d)", text):
-        weight, star, choice = part.strip().rpartition("*")
+    found: list[Term] = []
+    for part in terms(text):
+        weight, star, choice = part.rpartition("*")
         value = _parse(weight.strip()) if star else 1
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
             raise Problem(
                 f"{weight.strip()!r} in {text!r} is no weight of a term", where=where, hint="write 0.5*name + name"
             )
-        terms.append(Term(float(value), resolve(kind, choice, where)))
-    names = [t.choice.name for t in terms]
+        found.append(Term(float(value), resolve(kind, choice, where)))
+    names = [term.choice.name for term in found]
     if twice := next((n for n in names if names.count(n) > 1), None):
         raise Problem(f"{kind} {twice!r} stands twice in {text!r}", where=where)
-    return tuple(terms)
+    return tuple(found)

@@ -4,6 +4,9 @@ A name is looked up as an existing folder, then in each folder of `HARNESS_MIRRO
 `models/<org>/<name>`, `datasets/<org>/<name>`), then on the hub. A set `HARNESS_MIRROR` closes the hub: what the mirror
 lacks is a problem before anything runs, not a download in the middle of it.
 
+A branch of the hub is resolved to its commit while planning, so that new content there is another key, and a record
+says what was read. Without a connection the commit is the one last asked for, where its files are in the hub's cache.
+
 A folder's revision is the sha256 of its file names and bytes; digests of files are remembered by path, size and time in
 the user's cache folder (`HARNESS_CACHE`, by default `~/.cache/harness`), so that only the first plan reads the bytes.
 """
@@ -11,6 +14,7 @@ the user's cache folder (`HARNESS_CACHE`, by default `~/.cache/harness`), so tha
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -20,12 +24,14 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from harness.problems import Problem, nearest, unknown
 
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """What a hub name looks like."""
+COMMIT = re.compile(r"[0-9a-f]{40}")
+_WHAT = {"models": "model", "datasets": "data set"}
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Source:
     Attributes:
         kind: `hub`, `mirror`, `folder`, `generated` or `package`.
         name: The hub name, the folder's name, or the name of the generator.
-        revision: The asked commit or branch on the hub, `sha256:...` of a folder's content, a generator's version.
+        revision: The commit on the hub, `sha256:...` of a folder's content, a generator's version.
         path: The folder; None on the hub and for generated data.
     """
 
@@ -106,11 +112,9 @@ def _find(kind: str, name: str, revision: str) -> Source:
     for folder in (root / kind / name for root in roots):
         if folder.is_dir():
             return Source("mirror", name, content_sha(_checked(kind, folder)), folder)
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    reachable = not offline or _in_hub_cache(kind, name, revision)
-    if not roots and not name.startswith("mirror/") and reachable:
-        return Source("hub", name, revision)
-    raise _absent(kind, name, roots)
+    if roots or name.startswith("mirror/"):
+        raise _absent(kind, name, roots)
+    return Source("hub", name, _commit(kind, name, revision))
 
 
 def _checked(kind: str, folder: Path) -> Path:
@@ -123,34 +127,87 @@ def _checked(kind: str, folder: Path) -> Path:
 
 def _absent(kind: str, name: str, roots: Sequence[Path]) -> Problem:
     """Returns the problem that an item is not here: where it was looked for, what is near it, how to get it."""
-    what = {"models": "model", "datasets": "data set"}[kind]
-    looked = [str(root / kind / name) for root in roots] or ["the hub's cache (HF_HUB_OFFLINE is set)"]
+    looked = [str(root / kind / name) for root in roots] or ["HARNESS_MIRROR (not set)"]
     there = [f"{p.parent.name}/{p.name}" for root in roots for p in root.glob(f"{kind}/*/[!.]*") if p.is_dir()]
     script = next((s for root in roots for s in sorted(root.glob("add_*.py")) if name in s.read_text("utf8")), None)
-    download = f"hf download {name}" + (" --repo-type dataset" if kind == "datasets" else "")
     if script:
         hint = f"`python {script}` adds it (its --help says how to write it into a folder of your own)"
     elif name.startswith("mirror/"):
         hint = "it has no twin on the hub: set HARNESS_MIRROR to a mirror folder that holds it"
-        looked = looked if roots else ["HARNESS_MIRROR (not set)"]
-    elif roots:
-        hint = f"`{download} --local-dir {looked[0]}` puts it there; or unset HARNESS_MIRROR to use the hub"
     else:
-        hint = f"`{download}` with a network, or set HARNESS_MIRROR to a folder that holds it"
-    absent = f"{what} {name!r} is not here; looked in {', '.join(looked)}"
+        hint = f"`{_download(kind, name)} --local-dir {looked[0]}` puts it there; unset HARNESS_MIRROR to use the hub"
+    absent = f"{_WHAT[kind]} {name!r} is not here; looked in {', '.join(looked)}"
     return Problem(absent, nearest=nearest(name, there), hint=hint)
 
 
-def _in_hub_cache(kind: str, name: str, revision: str) -> bool:
+def _download(kind: str, name: str) -> str:
+    return f"hf download {name}" + (" --repo-type dataset" if kind == "datasets" else "")
+
+
+def _commit(kind: str, name: str, revision: str) -> str:
+    """Returns the commit of a revision: the hub's, or without a connection the one whose files are in its cache.
+
+    Raises:
+        Problem: The hub does not have it or does not give it to us, or neither the hub nor its cache can be asked.
+    """
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    commit, why = (None, "HF_HUB_OFFLINE is set") if offline else _on_hub(kind, name, revision)
+    memory, key = _cache() / "commits.json", f"{kind}/{name}@{revision}"
+    known = _memory(memory)
+    if commit is None:
+        commit = _in_hub_cache(kind, name, revision, known.get(key))
+    elif known.get(key) != commit:
+        _remember(memory, known | {key: commit})
+    if commit is None:
+        what = f"{_WHAT[kind]} {name!r}, revision {revision!r}, is not here: the hub's cache lacks it, and {why}"
+        hint = f"`{_download(kind, name)}` with a network, or set HARNESS_MIRROR to a folder that holds it"
+        raise Problem(what, hint=hint)
+    return commit
+
+
+@functools.cache
+def _on_hub(kind: str, name: str, revision: str) -> tuple[str | None, str]:
+    """Asks the hub for a revision's commit, once a process; without an answer returns None, and why."""
+    from huggingface_hub import HfApi, errors
+
+    hub, repository = HfApi(), {"repo_id": name, "repo_type": kind.removesuffix("s")}
+    what, page = f"{_WHAT[kind]} {name!r}", f"huggingface.co/{'datasets/' if kind == 'datasets' else ''}{name}"
+    try:
+        found = hub.repo_info(**repository, revision=revision, timeout=10)
+        if found.gated:  # anybody sees the commit; the files are for those who asked
+            hub.auth_check(**repository)
+    except errors.GatedRepoError as error:
+        hint = (
+            f"ask for access on https://{page} and run `hf auth login`; HF_HUB_OFFLINE=1 reads what the hub's cache "
+            "holds; or set HARNESS_MIRROR to a folder that holds it"
+        )
+        raise Problem(f"{what} is gated: the hub does not give it to you", hint=hint) from error
+    except errors.RevisionNotFoundError as error:
+        hint = f"its branches and commits: https://{page}/tree/main"
+        raise Problem(f"{what} has no revision {revision!r} on the hub", hint=hint) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        hint = "check the name; a private one needs `hf auth login`; or set HARNESS_MIRROR to a folder that holds it"
+        raise Problem(f"{what} is not on the hub, or is private", hint=hint) from error
+    except (OSError, errors.HTTPError) as error:
+        return None, f"the hub cannot be reached ({type(error).__name__})"
+    return found.sha, ""
+
+
+def _in_hub_cache(kind: str, name: str, revision: str, known: str | None) -> str | None:
+    """Returns the commit of a revision whose files are cached: the one `known`, the cache's own, the revision."""
     from huggingface_hub import constants
 
     repository = Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}"
     reference = repository / "refs" / revision
-    commit = reference.read_text(encoding="utf8").strip() if reference.is_file() else revision
+    noted = reference.read_text(encoding="utf8").strip() if reference.is_file() else None
+    commits = [commit for commit in (known, noted, revision) if commit and COMMIT.fullmatch(commit)]
     prepared = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
-    return (repository / "snapshots" / commit).is_dir() or (
-        kind == "datasets" and (prepared / name.replace("/", "___")).is_dir()
-    )
+    for commit in commits:
+        if (repository / "snapshots" / commit).is_dir():
+            return commit
+        if kind == "datasets" and any((prepared / name.replace("/", "___")).glob(f"*/*/{commit}")):
+            return commit
+    return None
 
 
 def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
@@ -190,8 +247,8 @@ def _files(folder: Path) -> list[Path]:
 
 def content_sha(folder: Path) -> str:
     """Returns `sha256:<hex>` over a folder's sorted file names and bytes; hidden files do not count."""
-    memory = Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness") / "sha256.json"
-    known = _remembered(memory)
+    memory = _cache() / "sha256.json"
+    known = _digests(memory)
     new: dict[str, list] = {}
     total = hashlib.sha256()
     for path in _files(folder):
@@ -203,21 +260,28 @@ def content_sha(folder: Path) -> str:
             new[key] = [stat.st_size, stat.st_mtime_ns, digest]
         total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
     if new:
-        _remember(memory, new)
+        _remember(memory, _digests(memory) | new)
     return f"sha256:{total.hexdigest()}"
 
 
-def _remembered(memory: Path) -> dict[str, list]:
+def _cache() -> Path:
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+
+
+def _digests(memory: Path) -> dict[str, list]:
+    return {path: entry for path, entry in _memory(memory).items() if isinstance(entry, list) and len(entry) == 3}
+
+
+def _memory(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(memory.read_text(encoding="utf8"))
-        return {path: entry for path, entry in read.items() if len(entry) == 3}
-    except (OSError, ValueError, TypeError, AttributeError):  # none yet, or damaged: the bytes are read again
+        return dict(json.loads(path.read_text(encoding="utf8")))
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: what it knew is found out again
         return {}
 
 
-def _remember(memory: Path, new: Mapping[str, list]) -> None:
+def _remember(path: Path, content: Mapping[str, Any]) -> None:
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False, encoding="utf8") as file:
-            json.dump({**_remembered(memory), **new}, file)
-        os.replace(file.name, memory)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf8") as file:
+            json.dump(content, file)
+        os.replace(file.name, path)

@@ -130,19 +130,64 @@ def test_an_absent_model_is_named_before_anything_runs(registry, harness, monkey
     assert not (registry / "results" / "artifacts").exists()
 
 
-def test_a_tiny_run_records_reports_and_then_has_nothing_to_do(registry):
-    small = [f"--set={text}" for text in (
-        "prepare.steps=2", "prepare.rows=64", "prepare.warmup=0", "tune.steps=2", "tune.rows=64", "tune.warmup=0",
-        "prune.samples=8", "evaluate.bleu.limit=4", "prune.sparsity=[0.5]", "tune.loss=squarehead",
-    )]  # fmt: skip
-    command = [sys.executable, "-m", "harness.cli", "run", "quickstart", *small]
-    first = subprocess.run(command, capture_output=True, text=True, check=False)
+SHORT = """
+title: A short run
+model: tiny/t5
+data: cldr_pairs:size=200
+task: translation:beams=1,max_new_tokens=8
+prepare: {steps: 2, lr: 1e-3, rows: 64}
+prune: {criterion: magnitude, sparsity: 0.5}
+tune: {steps: 2, lr: 1e-3, rows: 64, loss: cross_entropy}
+evaluate: {bleu: {limit: 4}}
+baselines: [dense]
+"""
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "harness.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_run_records_reports_and_then_has_nothing_to_do(registry):
+    path = entry(registry, "short", SHORT)
+    results = registry / "results"
+    first = run("run", "short")
     assert first.returncode == 0, first.stderr
-    record = json.loads(next((registry / "results" / "records").rglob("0.5.squarehead*.json")).read_text())
+    record = json.loads((results / "records" / "short" / "tiny" / "tuned.seed0.json").read_text())
     assert record["sparsity"]["after_tune"] == pytest.approx(0.5, abs=1e-3)
-    assert list((registry / "results" / "plots").glob("*.png")) and "harness ui" in first.stdout
-    assert (registry / "results" / "mlflow.db").is_file()
-    second = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert second.returncode == 0 and second.stdout.startswith("nothing to do: 3 cells")
-    page = subprocess.run([sys.executable, "-m", "harness.cli", "report"], capture_output=True, text=True, check=False)
-    assert page.returncode == 0 and ".html" in page.stdout
+    assert list((results / "plots").glob("short.tiny.*.png")) and "harness ui" in first.stdout
+    assert (results / "mlflow.db").is_file()
+
+    second = run("run", "short")
+    assert second.returncode == 0 and second.stdout.startswith("nothing to do: 2 cells"), second.stderr
+
+    table = (results / "tables" / "short.tiny.md").read_text()
+    trial = run("run", "short", "--set", "tune.steps=1")
+    assert trial.returncode == 0, trial.stderr
+    assert (results / "tables" / "short.tiny.md").read_text() == table, "a trial changed the experiment's own table"
+    assert list((results / "trials").glob("tune.steps=1-*/records/short/tiny/tuned.seed0.json"))
+
+    path.write_text(SHORT.replace("tune: {steps: 2", "tune: {steps: 3"))
+    page = run("report", "short")
+    assert page.returncode == 0, page.stderr
+    assert "run with other settings" in (results / "tables" / "short.tiny.md").read_text()
+    path.write_text(SHORT)
+
+    predictions = next((results / "artifacts" / "evaluate").glob("*/predictions.jsonl"))
+    text = predictions.read_bytes()
+    predictions.write_bytes(text[:-3] + b"x" + text[-2:])
+    refused = run("run", "short")
+    assert refused.returncode != 0 and "predictions.jsonl" in refused.stderr and "--retry" in refused.stderr
+    mended = run("run", "short", "--retry")
+    assert mended.returncode == 0 and predictions.read_bytes() == text, mended.stderr
+
+
+def test_one_bad_record_hides_no_other_entry(registry):
+    for name in ("short", "other"):
+        entry(registry, name, SHORT.replace("tune: {", "#").replace("A short run", name))
+        assert run("run", name).returncode == 0
+    damaged = next((registry / "results" / "records" / "short").rglob("*.json"))
+    damaged.write_text("{")
+    page = run("report")
+    assert page.returncode == 2 and damaged.name in page.stderr and "Traceback" not in page.stderr
+    assert "other.tiny.md" in page.stdout

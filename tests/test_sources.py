@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from harness.problems import Problem
 from harness.sources import Source, card_splits, content_sha, dataset_source, generated, model_source
 
 REAL = os.environ.get("HARNESS_MIRROR")
+COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 CARD = """---
 configs:
 - config_name: main
@@ -33,6 +35,34 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+    sources._on_hub.cache_clear()
+    yield
+    sources._on_hub.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def hub(monkeypatch, tmp_path):
+    """Stands in for the hub: what it was asked, whether it is gated, and the error that it answers with."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    hub = SimpleNamespace(asked=[], gated=False, error=None, denied=None)
+
+    class HfApi:
+        def repo_info(self, repo_id, *, repo_type, revision, timeout):
+            hub.asked.append((repo_type, repo_id, revision))
+            if hub.error:
+                raise hub.error
+            return SimpleNamespace(sha=COMMITS.get(revision, revision), gated=hub.gated)
+
+        def auth_check(self, repo_id, *, repo_type):
+            if hub.denied:
+                raise hub.denied
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", HfApi)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "prepared"))
+    return hub
 
 
 def model(root: Path, name: str, text: str = "{}") -> Path:
@@ -56,7 +86,7 @@ def refused(call) -> str:
 
 
 def test_folder_comes_before_mirror_and_mirror_before_hub(tmp_path, monkeypatch):
-    assert model_source("org/net", "v2") == Source("hub", "org/net", "v2")
+    assert model_source("org/net", "v2") == Source("hub", "org/net", "b" * 40)
     mirrored = model(tmp_path / "mirror", "org/net")
     monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path / "mirror"))
     found = model_source("org/net")
@@ -113,23 +143,72 @@ def test_set_with_no_twin_on_the_hub_is_never_looked_for_there():
     assert "hf download" not in said
 
 
-def test_offline_hub_serves_what_its_cache_holds(tmp_path, monkeypatch):
-    from huggingface_hub import constants
+def test_a_branch_is_its_commit_asked_once(hub):
+    assert model_source("org/net").identity == "hub:org/net@" + "a" * 40
+    assert model_source("org/net").revision == "a" * 40
+    assert dataset_source("org/net", revision="c" * 40).revision == "c" * 40
+    assert hub.asked == [("model", "org/net", "main"), ("dataset", "org/net", "c" * 40)]
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "prepared"))
-    assert "HF_HUB_OFFLINE is set" in refused(lambda: model_source("org/net"))
-    repository = tmp_path / "hub/models--org--net"
-    (repository / "snapshots/abc").mkdir(parents=True)
-    assert model_source("org/net", "abc").kind == "hub"
-    assert "not here" in refused(lambda: model_source("org/net"))
-    (repository / "refs").mkdir()
-    (repository / "refs/main").write_text("abc")
+
+def refusal(kind: str) -> Exception:
+    from huggingface_hub import errors
+
+    return getattr(errors, kind).__new__(getattr(errors, kind))
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"),
+    [
+        ("RepositoryNotFoundError", ["'org/net' is not on the hub", "hf auth login", "HARNESS_MIRROR"]),
+        ("RevisionNotFoundError", ["no revision 'main'"]),
+        ("GatedRepoError", ["gated", "huggingface.co/org/net", "hf auth login", "HF_HUB_OFFLINE", "HARNESS_MIRROR"]),
+    ],
+)
+def test_what_the_hub_refuses_is_a_problem_even_where_it_is_cached(hub, tmp_path, kind, parts):
+    cached(tmp_path, "models--org--net")
+    hub.error = refusal(kind)
+    said = refused(lambda: model_source("org/net"))
+    assert all(part in said for part in parts)
+
+
+def test_a_gated_item_is_for_those_who_have_access(hub):
+    hub.gated = "manual"
     assert model_source("org/net").kind == "hub"
-    assert "not here" in refused(lambda: dataset_source("org/net"))
-    (tmp_path / "prepared/org___net").mkdir(parents=True)
-    assert dataset_source("org/net").kind == "hub"
+    hub.denied = refusal("GatedRepoError")
+    assert "gated" in refused(lambda: model_source("org/other"))
+
+
+def cached(root: Path, repository: str, commit: str = "d" * 40) -> None:
+    """Lays a repository with one commit in the hub's cache, as its main branch."""
+    folder = root / "hub" / repository
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+
+
+@pytest.mark.parametrize("why", ["offline", "unreachable"])
+def test_without_a_connection_the_hubs_cache_serves(hub, tmp_path, monkeypatch, why):
+    if why == "offline":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.error = ConnectionError("no route")
+    said = refused(lambda: model_source("org/net"))
+    assert {"offline": "HF_HUB_OFFLINE is set", "unreachable": "cannot be reached (ConnectionError)"}[why] in said
+    assert "hf download org/net" in said and "HARNESS_MIRROR" in said
+    cached(tmp_path, "models--org--net")
+    assert model_source("org/net") == model_source("org/net", "d" * 40) == Source("hub", "org/net", "d" * 40)
+    assert "not here" in refused(lambda: model_source("org/net", "e" * 40))
+    assert "--repo-type dataset" in refused(lambda: dataset_source("org/net"))
+    (tmp_path / "prepared/org___net/default/0.0.0" / ("f" * 40)).mkdir(parents=True)
+    assert dataset_source("org/net", revision="f" * 40).revision == "f" * 40
+    assert bool(hub.asked) == (why == "unreachable")
+
+
+def test_what_was_read_online_is_found_again_offline(hub, tmp_path, monkeypatch):
+    cached(tmp_path, "models--org--net")
+    before = model_source("org/net")
+    (tmp_path / "hub/models--org--net/snapshots" / before.revision).mkdir()  # loaded by commit: no branch noted
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert model_source("org/net") == before
 
 
 def test_mistaken_paths(tmp_path, monkeypatch):
@@ -201,13 +280,13 @@ def test_generated_revision_carries_the_packages_it_is_drawn_from():
     assert source.identity == f"generated:pairs@3+babel-{importlib.metadata.version('babel')}"
 
 
-def test_import_and_lookup_are_light():
+def test_import_and_lookup_are_light(tmp_path):
     code = (
-        "import sys; from harness.sources import model_source; model_source('org/net');"
+        "import sys; from harness.sources import model_source; model_source(sys.argv[1]);"
         "print([m for m in ('torch', 'transformers', 'datasets', 'pandas', 'huggingface_hub') if m in sys.modules])"
     )
-    env = {k: v for k, v in os.environ.items() if k not in ("HARNESS_MIRROR", "HF_HUB_OFFLINE")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    command = [sys.executable, "-c", code, str(model(tmp_path, "org/net"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -18,8 +18,7 @@ import evaluate
 from harness.metrics import Score, mean
 from harness.metrics._compute import columns, compute
 from harness.problems import Problem
-
-MEASURES = ("acc", "acc_norm")
+from harness.tasks.zero_shot import MEASURES
 
 
 class TaskMeans(evaluate.Metric):

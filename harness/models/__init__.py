@@ -121,6 +121,12 @@ def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.T
     return family(model).valid(batch)
 
 
+def attended(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the positions of `input_ids` by the attention mask, all of them where there is none: [batch, tokens]."""
+    mask = batch.get("attention_mask")
+    return (torch.ones_like(batch["input_ids"]) if mask is None else mask).bool()
+
+
 def norms(model: nn.Module) -> dict[str, nn.Module]:
     """Returns the final norm of each stack."""
     return family(model).norms(model)

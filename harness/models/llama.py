@@ -14,7 +14,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.models import Block, stack_blocks
+from harness.models import Block, attended, stack_blocks
 from harness.models._tokenizer import train
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite", "olmo2", "phi3", "starcoder2")
@@ -29,8 +29,7 @@ def blocks(model: nn.Module) -> list[Block]:
 
 def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Positions by the attention mask, all of them where there is none; bool [batch, tokens]."""
-    mask = batch.get("attention_mask")
-    return {"decoder": (torch.ones_like(batch["input_ids"]) if mask is None else mask).bool()}
+    return {"decoder": attended(batch)}
 
 
 def norms(model: nn.Module) -> dict[str, nn.Module]:

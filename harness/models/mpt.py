@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import MptConfig, MptForCausalLM, PreTrainedTokenizerFast
 
-from harness.models import Block, stack_blocks
+from harness.models import Block, attended, stack_blocks
 from harness.models._tokenizer import train
 
 MODEL_TYPES = ("mpt",)
@@ -26,8 +26,7 @@ def blocks(model: nn.Module) -> list[Block]:
 
 def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Positions by the attention mask, all of them where there is none; bool [batch, tokens]."""
-    mask = batch.get("attention_mask")
-    return {"decoder": (torch.ones_like(batch["input_ids"]) if mask is None else mask).bool()}
+    return {"decoder": attended(batch)}
 
 
 def norms(model: nn.Module) -> dict[str, nn.Module]:

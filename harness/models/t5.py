@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
-from harness.models import IGNORED, Block, stack_blocks
+from harness.models import IGNORED, Block, attended, stack_blocks
 from harness.models._tokenizer import train
 
 MODEL_TYPES = ("t5", "mt5")
@@ -32,9 +32,7 @@ def blocks(model: nn.Module) -> list[Block]:
 
 def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Source positions by the attention mask, target positions by `labels != -100`; bool [batch, tokens] each."""
-    source = batch.get("attention_mask")
-    source = torch.ones_like(batch["input_ids"]) if source is None else source
-    return {"encoder": source.bool(), "decoder": batch["labels"] != IGNORED}
+    return {"encoder": attended(batch), "decoder": batch["labels"] != IGNORED}
 
 
 def norms(model: nn.Module) -> dict[str, nn.Module]:

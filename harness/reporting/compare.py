@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from harness.problems import Problem
+from harness.runs.decides import HANDLING
+from harness.tracking.record import settings_key
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -25,12 +27,15 @@ if TYPE_CHECKING:
 
 DENSE, ONE_SHOT = "dense", "one_shot"
 NOT_RUN, OTHER_SCALE, NOT_GIVEN = "not run", "not at this scale", "not given in what could be read"
+OUTDATED = "run with other settings"
 ROW_AXES = ("prune.sparsity", "prune.pattern")
 """The axes that run down a table and along a plot, the first that the grid has; else its first axis."""
 COLUMNS = (
     *("label", "baseline", "row", "x", "arm", "evaluation", "metric", "mean", "stderr", "n", "expected", "sampling"),
     *("error", "protocol", "higher_is_better", "status", "paper", "spread", "gap", "read"),
 )
+SAID = 4
+"""How many differences from the paper's setting are named."""
 Record = Mapping[str, Any]
 Column = tuple[str, str]
 """An evaluation's name and one of its metrics."""
@@ -95,7 +100,8 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
 
     Args:
         entry: The experiment, read at the scale of the records.
-        records: Records; those of other entries and scales, and of cells that the grid no longer has, are passed over.
+        records: Records; those of other entries and scales, of cells that the grid no longer has, and those made with
+            other settings than the entry now states are passed over (the last are said in `status`).
         mix: Accept scores of unlike protocols in one column; each row says its own.
 
     Raises:
@@ -108,13 +114,18 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
     expected = _by_label(own)
     theirs = {label: (cell, 0) for label, (cell, _) in _by_label(top).items() if _stands(entry, label, expected)}
     known = _in_order(expected | theirs, axis)
-    mine = [r for r in records if (r["entry"], r["scale"]) == (entry.name, entry.scale) and r["label"] in expected]
+    settings = {(cell.label, cell.seed): settings_key(cell) for cell in own}
+    named = [r for r in records if (r["entry"], r["scale"]) == (entry.name, entry.scale)]
+    mine = [r for r in named if settings.get((r["label"], r["seed"])) == r["settings"]]
+    outdated = {r["label"] for r in named} - {r["label"] for r in mine}
     if not mix:
         _refuse_unlike(mine)
     columns = _columns(mine, own[0])
     reference = _reference(entry, columns)
     rows = [
-        _row(cell, axis, column) | _ours(mine, label, seeds, column) | _theirs(entry, label, column == reference)
+        _row(cell, axis, column)
+        | _ours(mine, label, seeds, column, OUTDATED if label in outdated else NOT_RUN)
+        | _theirs(entry, label, column == reference)
         for column in columns
         for label, (cell, seeds) in known.items()
     ]
@@ -200,12 +211,12 @@ def _row(cell: Cell, axis: str, column: Column) -> dict[str, Any]:
     }
 
 
-def _ours(records: Sequence[Record], label: str, seeds: int, column: Column) -> dict[str, Any]:
+def _ours(records: Sequence[Record], label: str, seeds: int, column: Column, absent: str) -> dict[str, Any]:
     evaluation, metric = column
     scores = [r["metrics"].get(evaluation, {}).get(metric) for r in records if r["label"] == label]
     scores = [score for score in scores if score is not None]
     mean, stderr = mean_and_error([score["value"] for score in scores])
-    missing = NOT_RUN if seeds else OTHER_SCALE
+    missing = absent if seeds else OTHER_SCALE
     return {
         "mean": mean,
         "stderr": stderr,
@@ -249,16 +260,23 @@ def _environments(records: Sequence[Record]) -> tuple[tuple[Mapping[str, Any], i
 
 
 def _unlike(own: Cell, top: Cell) -> str | None:
-    """Returns what this scale runs instead of what the paper ran, or None."""
-    differences = []
-    if own.settings["model"] != top.settings["model"]:
-        differences.append(f"{own.settings['model']} instead of {top.settings['model']}")
-    for name, settings in own.settings["evaluate"].items():
-        theirs = top.settings["evaluate"].get(name)
-        for key in ("data", "split", "limit") if theirs else ():
-            if settings[key] != theirs[key]:
-                differences.append(f"{name} {key} {settings[key]} instead of {theirs[key]}")
-    return "; ".join(differences) or None
+    """Returns what is run here instead of what the paper ran, the model and the data first, or None."""
+    ours, theirs = _flat(own.settings), _flat(top.settings)
+    changed = sorted(
+        (n for n in ours if n in theirs and ours[n] != theirs[n]), key=lambda n: (n != "model", "data" not in n)
+    )
+    said = [f"{'' if n == 'model' else f'{n} '}{ours[n]} instead of {theirs[n]}" for n in changed[:SAID]]
+    more = len(changed) - len(said)
+    return "; ".join([*said, f"and {more} more settings"] if more else said) or None
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings by dotted name, without those that change no result."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        found |= {} if name in HANDLING else inner
+    return found
 
 
 def _refuse_unlike(records: Sequence[Record]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-import re
 from pathlib import Path
 
 from harness import rooms
@@ -42,13 +41,17 @@ def _methods(stage: Stage) -> list[Path]:
     found = []
     for kind, room in rooms.ROOMS.items():
         if kind != "model" and isinstance(text := stage.options.get(kind), str):
-            terms = [term.strip().rpartition("*")[2] for term in re.split(r"\+(?!\d)", text)]
-            names = [rooms.parse(term).name for term in terms]
+            names = [rooms.parse(term.rpartition("*")[2]).name for term in rooms.terms(text)]
             found += [room.path / f"{name}.py" for name in names if name in room.names()]
-    family = stage.options.get("model", "")
-    if family.startswith("tiny/"):
-        found.append(rooms.ROOMS["model"].path / f"{family.removeprefix('tiny/')}.py")
-    return found
+    return found + _families(stage)
+
+
+def _families(stage: Stage) -> list[Path]:
+    """Returns the file of the model's family; those of all families where the plan does not say which it is."""
+    while "model" not in stage.options and "model" in stage.parents:
+        stage = stage.parents["model"]
+    room, (kind, _, name) = rooms.ROOMS["model"], stage.options.get("model", "").partition("/")
+    return [room.path / f"{family}.py" for family in room.names() if kind != "tiny" or family == name]
 
 
 @functools.cache

@@ -39,8 +39,10 @@ class Lease:
         while not self._over.wait(BEAT):
             try:
                 os.utime(self._path)
-            except OSError:  # taken over or unreachable: `held` tells, and this thread has nobody to tell
+            except FileNotFoundError:  # taken over: `held` tells, and this thread has nobody to tell
                 return
+            except OSError:  # a share that is away for a moment: the next beat may reach it
+                continue
 
     def held(self) -> bool:
         """Returns whether the lease is still ours: a machine that slept may have lost it to another."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.problems import Problem
 from harness.tracking import record
 
 if TYPE_CHECKING:
@@ -19,80 +20,104 @@ if TYPE_CHECKING:
     from harness.runs.plan import Plan
     from harness.spec.entry import Entry
 
-
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 """What keeps the libraries' own bars and warnings out of ours; the user's settings win."""
 
 
-def run(entries: list[Entry], plan: Plan, results: Path, *, retry: bool = False, fail_fast: bool = False) -> bool:
+def run(
+    entries: list[Entry],
+    plan: Plan,
+    results: Path,
+    *,
+    place: Path | None = None,
+    retry: bool = False,
+    fail_fast: bool = False,
+) -> bool:
     """Carries out the plan of some entries, keeps records, and prints their tables.
 
     Args:
         entries: The experiments, each at its scale.
         plan: Of all their cells.
-        results: The results folder.
+        results: The results folder, with the store and the dashboard.
+        place: Where records, tables and plots go; the results folder by default.
         retry: Compute failed and damaged stages again.
         fail_fast: Stop at the first failure.
 
     Returns:
-        Whether every cell has its result.
+        Whether every cell has its result and every entry its table.
     """
-    if not retry and plan.counts["cached"] == len(plan.states) and (tables := _written(entries, plan, results)):
+    place = place or results
+    if not retry and _all_there(entries, plan, results, place):
         print(f"nothing to do: {plan.summary()}")
-        _close(tables, results)
+        _close([_table(entry, place) for entry in entries], place)
         return True
-    return _execute({entry.name: entry for entry in entries}, plan, results, retry, fail_fast)
-
-
-def _execute(entries: Mapping[str, Entry], plan: Plan, results: Path, retry: bool, fail_fast: bool) -> bool:
-    from harness.runs.events import CellDone, StageFailed
+    from harness.runs.events import CellDone
     from harness.runs.execute import execute
     from harness.runs.store import Store
     from harness.tracking.live import Tracker
     from harness.tracking.progress import Bars
 
     os.environ.update(QUIET | os.environ)
-    done, failed = 0, False
-    store = Store(results / "artifacts")
-    with Tracker(plan, entries, results) as tracker:
-        with (
-            Bars(plan) as bars,
-            contextlib.closing(execute(plan, store, retry=retry, fail_fast=fail_fast)) as events,
-        ):
+    by_name = {entry.name: entry for entry in entries}
+    done, trouble, tables = 0, [], []
+    computing = execute(plan, Store(results / "artifacts"), retry=retry, fail_fast=fail_fast)
+    with Tracker(plan, by_name, results) as tracker:
+        with Bars(plan) as bars, contextlib.closing(computing) as events:
             for event in events:
                 if isinstance(event, CellDone):
-                    cell = event.cell
-                    said = record.build(entries[cell.entry], cell, event.folders, results)
-                    record.write(said, results / "records")
                     done += 1
-                failed = failed or isinstance(event, StageFailed)
+                    cell = event.cell
+                    with _collecting(trouble, f"the record of {cell.entry} {cell.label}"):
+                        said = record.build(by_name[cell.entry], cell, event.folders, results)
+                        record.write(said, place / "records")
                 tracker.listen(event)
                 bars.listen(event)
-        tables = []
-        for comparison in _comparisons(entries.values(), results):
-            files = _write(comparison, results)
+        for comparison in _comparisons(entries, place, trouble):
+            files = _write(comparison, place)
             tables.append(files[0])
-            tracker.report(comparison.entry, comparison.scale, files, files[0].read_text(encoding="utf8"))
-    _close(tables, results)
-    return not failed and done == len(plan.cells)
+            if place == results:
+                tracker.report(comparison.entry, comparison.scale, files, files[0].read_text(encoding="utf8"))
+    _close(tables, place)
+    for problem in trouble:
+        print(f"error: {problem}", file=sys.stderr)
+    return done == len(plan.cells) and not trouble
 
 
-def report(entries: Iterable[Entry], results: Path) -> list[Path]:
-    """Writes tables and plots of every entry that has records, and one page of them all; returns the paths."""
+@contextlib.contextmanager
+def _collecting(trouble: list[Problem], what: str) -> Iterator[None]:
+    """Notes what goes wrong with one thing, so that the others go on."""
+    try:
+        yield
+    except Problem as problem:
+        trouble.append(problem)
+    except OSError as error:
+        trouble.append(
+            Problem(f"{what} could not be written: {error}", hint="mend that, and give the same command again")
+        )
+
+
+def report(entries: Iterable[Entry], results: Path) -> tuple[list[Path], list[Problem]]:
+    """Writes tables and plots of every entry that has records, and one page of them all.
+
+    Returns:
+        The paths, and what is wrong with the entries that could not be reported.
+    """
     from harness.reporting import page
 
-    found = list(_comparisons(entries, results))
+    trouble: list[Problem] = []
+    found = list(_comparisons(entries, results, trouble))
     paths = [path for comparison in found for path in _write(comparison, results)]
-    return [*paths, page.write(found, results / "report")] if found else []
+    return [*paths, page.write(found, results / "report")] if found else [], trouble
 
 
-def _comparisons(entries: Iterable[Entry], results: Path) -> Iterable[Comparison]:
+def _comparisons(entries: Iterable[Entry], place: Path, trouble: list[Problem]) -> Iterator[Comparison]:
     from harness.reporting.compare import compare
 
     for entry in entries:
-        records = record.read_all(results / "records", entry.name, entry.scale)
-        if records:
-            yield compare(entry, records)
+        with _collecting(trouble, f"the table of {entry.name}"):
+            records = record.read_all(place / "records", entry.name, entry.scale)
+            if records:
+                yield compare(entry, records)
 
 
 def _write(comparison: Comparison, results: Path) -> list[Path]:
@@ -101,11 +126,28 @@ def _write(comparison: Comparison, results: Path) -> list[Path]:
     return [*tables.write(comparison, results / "tables"), *plots.write(comparison, results / "plots")]
 
 
-def _written(entries: list[Entry], plan: Plan, results: Path) -> list[Path] | None:
-    """Returns the entries' tables, or None unless every record and table of the plan is there."""
-    tables = [results / "tables" / f"{entry.name}.{entry.scale}.md" for entry in entries]
-    records = [record.place(vars(item.cell), results / "records") for item in plan.cells]
-    return tables if all(path.is_file() for path in (*tables, *records)) else None
+def _table(entry: Entry, place: Path) -> Path:
+    return place / "tables" / f"{entry.name}.{entry.scale}.md"
+
+
+def _all_there(entries: list[Entry], plan: Plan, results: Path, place: Path) -> bool:
+    """Says whether all is computed, undamaged where records read it, recorded under these keys, and in tables."""
+    from harness.runs.store import Store
+
+    if plan.counts["cached"] < len(plan.states) or not all(_table(entry, place).is_file() for entry in entries):
+        return False
+    store = Store(results / "artifacts")
+    for item in plan.cells:
+        path = record.place(vars(item.cell), place / "records")
+        if not path.is_file():
+            return False
+        keys = {role: stage["key"] for role, stage in record.read(path)["stages"].items()}
+        if keys != {role: stage.key for role, stage in item.stages.items()}:
+            return False
+        for role, stage in item.stages.items():
+            if role.startswith(record.EVALUATE):
+                store.open(stage)
+    return True
 
 
 def _close(tables: list[Path], results: Path) -> None:

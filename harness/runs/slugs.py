@@ -55,7 +55,7 @@ def _short(model: str) -> str:
 
 @functools.cache
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(rooms.parse(term.rpartition("*")[2]).name for term in re.split(r"\+(?!\d)", text))
+    return tuple(rooms.parse(term.rpartition("*")[2]).name for term in rooms.terms(text))
 
 
 def _zeros(options: Mapping[str, Any]) -> str:

@@ -27,6 +27,8 @@ from harness.pruning.recipe import prune, recipe
 from harness.pruning.walk import walk
 from harness.runs.decides import CALIBRATION
 from harness.runs.job import Job, Progress
+from harness.stages._load import verified
+from harness.tasks._lengths import fitting
 from harness.tuning import session
 
 VERSION = 1
@@ -36,13 +38,13 @@ FILE = "prune.json"
 def run(job: Job) -> Iterator[Progress]:
     """Prunes `job.parents["model"]` into `job.folder`, reporting after every block."""
     options, source = job.options, job.parents["model"]
-    model, processor = models.load(source).to(device()), models.load_processor(source)
+    model, processor = verified(source).to(device()), models.load_processor(source)
     kind = "solver" if options["solver"] else "criterion"
     how = recipe(kind, options[kind], options["pattern"])
     blocks = models.blocks(model)
     shapes = {linear.name: tuple(linear.module.weight.shape) for block in blocks for linear in block.linears}
     asked = rooms.bind("allocation", options["allocation"])(shapes, options["sparsity"])
-    batches = calibration(options, processor) if how.needs else ()
+    batches = calibration(options, model, processor) if how.needs else ()
     keeps, layers = {}, {}
     with contextlib.closing(walk(model, batches, how.needs)) as steps:
         for done, (block, inputs) in enumerate(steps, 1):
@@ -52,25 +54,26 @@ def run(job: Job) -> Iterator[Progress]:
             yield Progress(done, len(blocks), {"sparsity": keep.sparsity(keeps)}, "block")
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
-    keep.verify(models.load(job.folder), keep.load(job.folder))
+    verified(job.folder)
     report = {
         "method": {name: options[name] for name in (kind, "pattern", "allocation")},
         "calibration": {name: options[name] for name in CALIBRATION} if batches else None,
         "overall": {"asked": options["sparsity"], "reached": keep.sparsity(keeps), **_revived(source, model)},
-        "peak_memory_bytes": _peak_memory(),
+        "process_peak_memory_bytes": _process_peak_memory(),
         "layers": layers,
     }
     (job.folder / FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
 
 
-def calibration(options: Mapping[str, Any], processor: Any) -> list[dict[str, Tensor]]:
+def calibration(options: Mapping[str, Any], model: nn.Module, processor: Any) -> list[dict[str, Tensor]]:
     """Returns the calibration batches: `samples` different training examples, drawn by the seed.
 
     Raises:
-        Problem: The split has fewer examples.
+        Problem: The split has fewer examples, or one has more labels than the model reads.
     """
     rows = session.rows_for(options)
     features, collate = session.examples_for(rows, options, processor)
+    features = fitting(features, model)
     samples, size = options["samples"], options["batch_size"]
     if len(features) < samples:
         raise Problem(
@@ -91,8 +94,11 @@ def _revived(source: Any, model: nn.Module) -> dict[str, float]:
     return {"revived": alive / max(sum(int((~mask).sum()) for mask in before.values()), 1)}
 
 
-def _peak_memory() -> int:
-    """Returns the largest memory so far, in bytes: of the CUDA device, or of this process on the CPU."""
+def _process_peak_memory() -> int:
+    """Returns the largest memory of this process so far, in bytes: on the CUDA device, or in all on the CPU.
+
+    Stages that the same process ran before count too: it bounds what this stage needed from above.
+    """
     if device().type == "cuda":
         return torch.cuda.max_memory_allocated(device())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -13,6 +13,7 @@ from torch import BoolTensor, nn
 from harness import models
 from harness.pruning import keep
 from harness.runs.job import Job, Progress
+from harness.stages._load import verified
 from harness.tuning import session
 
 VERSION = 1
@@ -23,9 +24,8 @@ def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes `job.parents["model"]` into `job.folder`, reporting after every step."""
     source = job.parents["model"]
     keeps = keep.load(source)
-    model, processor = models.load(source), models.load_processor(source)
-    keep.verify(model, keeps)
-    teacher = models.load(job.parents["teacher"]) if "teacher" in job.parents else None
+    model, processor = verified(source), models.load_processor(source)
+    teacher = verified(job.parents["teacher"]) if "teacher" in job.parents else None
     features, collate = session.examples_for(session.rows_for(job.options), job.options, processor)
     before = zeros(model, keeps)
     curve, summary = yield from session.fit(
@@ -33,7 +33,7 @@ def run(job: Job) -> Iterator[Progress]:
     )
     models.save(model, processor, job.folder)
     keep.save(job.folder, keeps)
-    keep.verify(models.load(job.folder), keep.load(job.folder))
+    verified(job.folder)
     sparsity = {"mask": keep.sparsity(keeps), "before": before, "after": zeros(model, keeps)}
     session.write(job.folder, FILE, curve, {**summary, "sparsity": sparsity})
 

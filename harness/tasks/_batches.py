@@ -1,4 +1,4 @@
-"""What the tasks share: features made on access, padding, and prediction in fixed batches that can be resumed.
+"""What the tasks share: padding, and prediction in fixed batches that can be resumed.
 
 A batch's other rows and its padding move the last bits of a model's output. So the batches are always cut at the same
 places: a resumed prediction computes the broken batch again and gives the same bytes as one that was never stopped.
@@ -11,26 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
-
-@dataclass(frozen=True)
-class Mapped(Sequence):
-    """A sequence whose items are made of another's when they are asked for; nothing is kept.
-
-    Attributes:
-        rows: The sequence behind.
-        make: From (index, row) to the item.
-    """
-
-    rows: Sequence[Any]
-    make: Callable[[int, Any], Any]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Any:
-        index = range(len(self.rows))[index]
-        return self.make(index, self.rows[index])
 
 
 @dataclass(frozen=True)

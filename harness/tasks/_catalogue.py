@@ -8,6 +8,7 @@ tasks are parsed. Our own suites are the same kind of file, in `suites/`.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -15,7 +16,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +72,32 @@ def entries(tasks: str) -> list[Entry]:
 def source(entry: Entry) -> Source:
     """Returns where a task's data come from: our data room, a mirror, or the hub.
 
+    Our suites make their questions of the data themselves, so the revision also holds the sha256 of their files.
+
     Raises:
         Problem: They cannot be had here, or without the split that the task is judged on.
     """
     if entry.path.parent == SUITES:
         data, split = entry.config["dataset_kwargs"]["data"], entry.config["test_split"]
-        return rooms.bind("data", data, "source")((split,))
-    found = dataset_source(entry.config["dataset_path"], entry.config.get("dataset_name"))
+        drawn = rooms.bind("data", data, "source")((split,))
+        files = hashlib.sha256(entry.path.read_bytes() + (SUITES / "choices.py").read_bytes()).hexdigest()
+        return replace(drawn, revision=f"{drawn.revision}+sha256:{files}")
+    revision = (entry.config.get("dataset_kwargs") or {}).get("revision") or "main"
+    found = dataset_source(entry.config["dataset_path"], entry.config.get("dataset_name"), revision=revision)
     judged(entry, found)
     return found
 
 
 def overrides(entry: Entry, source: Source) -> dict[str, Any]:
-    """Returns the keys to change in a task's configuration so that it reads its data from a folder.
+    """Returns the keys to change in a task's configuration so that it reads its data from their source.
 
-    These are the path and the splits that are not there: lm-eval opens the training split when it builds a task, even
-    to show no example.
+    From the hub that is the commit; from a folder they are the path and the splits that are not there: lm-eval opens
+    the training split when it builds a task, even to show no example.
     """
-    if source.path is None or entry.path.parent == SUITES:
+    if entry.path.parent == SUITES:
         return {}
+    if source.path is None:
+        return {"dataset_kwargs": {**(entry.config.get("dataset_kwargs") or {}), "revision": source.revision}}
     lacking = {key: None for key in SPLITS if entry.config.get(key) not in (None, *_there(entry, source))}
     return {"dataset_path": str(source.path), **lacking}
 

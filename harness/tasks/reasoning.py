@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from harness.data._rows import Rows
 from harness.metrics.exact_match import flexible, strict
 from harness.models import IGNORED
 from harness.problems import Problem
-from harness.tasks._batches import Mapped, Predictions, in_batches, inputs, padded
+from harness.tasks._batches import Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
 READS = "reasoning"
@@ -53,14 +54,14 @@ def examples(
         `input_ids` and `labels` each, of equal length.
     """
 
-    def make(_: int, row: Mapping[str, str]) -> dict[str, list[int]]:
+    def make(row: Mapping[str, str]) -> dict[str, list[int]]:
         prompt = processor(_prompt(row["question"], template)).input_ids
         answer = processor(_target(row["answer"], template), add_special_tokens=False).input_ids
         answer.append(processor.eos_token_id)
         labels = [IGNORED] * len(prompt) + answer
         return {"input_ids": (prompt + answer)[-length:], "labels": labels[-length:]}
 
-    return Mapped(rows, make)
+    return Rows(rows, make)
 
 
 def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:

@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer, EnglishTextNormalizer
 
+from harness.data._audio import RATE
+from harness.data._rows import Rows
 from harness.models import IGNORED
 from harness.problems import Problem
-from harness.tasks._batches import Mapped, Predictions, in_batches, padded
+from harness.tasks._batches import Predictions, in_batches, padded
 from harness.tasks._generate import generate
 
 READS = "speech"
 METRIC = "wer"
-RATE = 16000
-"""Samples per second of every clip."""
 MULTILINGUAL_END = 50257
 """Id of <|endoftext|> in multilingual checkpoints; the language tokens tell nothing, for all checkpoints have them."""
 
@@ -82,13 +82,14 @@ def examples(
     """
     tokenizer = _tokenizer(processor, language, task)
 
-    def make(index: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    def make(index: int) -> dict[str, Any]:
+        row = rows[index]
         return {
             "input_features": _features(index, row["audio"], processor),
             "labels": tokenizer(row["text"]).input_ids[1:],
         }
 
-    return Mapped(rows, make)
+    return Rows(range(len(rows)), make)
 
 
 def collate(features: Sequence[Mapping[str, Any]], processor: Any) -> dict[str, Tensor]:
@@ -169,4 +170,4 @@ def predict(
             done.append(said | {"normaliser": name, "normalised": {key: normal(value) for key, value in said.items()}})
         return done
 
-    return in_batches(Mapped(rows, lambda index, row: (index, row)), start, batch_size, transcribe)
+    return in_batches(Rows(range(len(rows)), lambda index: (index, rows[index])), start, batch_size, transcribe)

@@ -14,8 +14,9 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.data._rows import Rows
 from harness.models import IGNORED
-from harness.tasks._batches import Mapped, Predictions, in_batches, inputs, padded
+from harness.tasks._batches import Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
 READS = "translation"
@@ -50,12 +51,12 @@ def examples(
         `input_ids` and `labels` each, both with the end token.
     """
 
-    def make(_: int, row: Mapping[str, str]) -> dict[str, list[int]]:
+    def make(row: Mapping[str, str]) -> dict[str, list[int]]:
         labels = processor(text_target=row["target"], truncation=True, max_length=max_target).input_ids
         source = _source(row["source"], processor, source_language, target_language, max_source)
         return {"input_ids": source, "labels": labels}
 
-    return Mapped(rows, make)
+    return Rows(rows, make)
 
 
 def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:

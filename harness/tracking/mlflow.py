@@ -11,6 +11,7 @@ since 3.13). Artifacts of that file lie beside it; a server has its own place fo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -37,6 +38,8 @@ METRICS, PARAMS = 1000, 100
 """The most that MLflow takes in one batch."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens an experiment as one of model training rather than of prompts."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""A server that does not answer is given up within a minute, not after MLflow's quarter of an hour."""
 SERVERS = ("http://", "https://", "databricks")
 
 
@@ -75,21 +78,28 @@ def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:
 
     Returns:
         How many runs were written; those that were there whole are left alone.
+
+    Raises:
+        Problem: The store cannot be opened, reached or written.
     """
     mirror = Mirror(uri, results)
-    return sum(mirror.complete(said) for said in records)
+    with _reaching(uri):
+        return sum(mirror.complete(said) for said in records)
 
 
 class Mirror:
-    """The runs of one tracking store."""
+    """The runs of one tracking store; a `Problem` if the store cannot be opened."""
 
     def __init__(self, uri: str, results: Path):
         _quiet()
+        for name, value in PATIENCE.items():
+            os.environ.setdefault(name, value)
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        self.uri, self.results, self.client = uri, results, MlflowClient(tracking_uri=uri)
+        with _reaching(uri):
+            self.uri, self.results, self.client = uri, results, MlflowClient(tracking_uri=uri)
         self._experiments: dict[str, str] = {}
 
     def complete(self, said: Mapping[str, Any]) -> bool:
@@ -296,6 +306,20 @@ def _cut(value: Any, length: int) -> str:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+@contextlib.contextmanager
+def _reaching(uri: str) -> Iterator[None]:
+    """Makes a problem of whatever keeps a store from being opened or written; passwords in its address are hidden."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        said, where = (re.sub(r"//[^/@\s]*@", "//***@", text) for text in (str(error).partition("\n")[0], uri))
+        hint = "start or repair it, or set MLFLOW_TRACKING_URI to another (sqlite:///file.db, http://host:port)"
+        raise Problem(f"the tracking store cannot be used: {said}", where=where, hint=hint) from error
 
 
 def _quiet() -> None:

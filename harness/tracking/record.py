@@ -10,15 +10,19 @@ diff shows what changed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
+from harness.runs.keys import canonical
+from harness.runs.plan import EVALUATE
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -27,13 +31,12 @@ if TYPE_CHECKING:
 SCHEMA = 1
 POINTS = 200
 """The most points that a record keeps of a curve."""
-EVALUATE = "evaluate/"
-"""What the role of an evaluation begins with; its name follows."""
 KEYS = (
     *("schema", "entry", "title", "paper", "scale", "label", "axes", "baseline", "seed", "model", "data", "task"),
-    *("metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
+    *("settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
 )
 """The keys of a record, in their order."""
+_AGAIN = "restore it from git, or remove it and run its experiment again"
 
 
 def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]:
@@ -73,7 +76,10 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
 
 
 def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
-    """Returns what a record says of a cell before it has run."""
+    """Returns what a record says of a cell before it has run; data and task are those it was last trained on."""
+    settings = cell.settings
+    trained = next((settings[name] for name in ("tune", "prune", "prepare") if settings[name]), None)
+    section = trained or next(iter(settings["evaluate"].values()))
     paper = entry.paper.model_dump() if entry.paper else None
     return {
         "entry": cell.entry,
@@ -84,10 +90,27 @@ def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
         "axes": dict(cell.axes),
         "baseline": cell.baseline,
         "seed": cell.seed,
-        "model": cell.settings["model"],
-        "data": entry.data,
-        "task": entry.task,
+        "model": settings["model"],
+        "data": section["data"],
+        "task": section["task"],
+        "settings": settings_key(cell),
     }
+
+
+def settings_key(cell: Cell) -> str:
+    """Returns 16 hexadecimal digits of what was asked of a cell, in a chain also of the cells before it.
+
+    A record whose digits are others belongs to settings that its experiment no longer has. How often to checkpoint
+    changes no result and does not count.
+    """
+    asked = {
+        name: {key: value for key, value in section.items() if key != "checkpoint_every"}
+        if isinstance(section, Mapping)
+        else section
+        for name, section in cell.settings.items()
+    }
+    before = settings_key(cell.previous) if cell.previous else None
+    return hashlib.sha256(canonical([asked, before]).encode()).hexdigest()[:16]
 
 
 def write(record: Mapping[str, Any], root: Path) -> Path:
@@ -98,15 +121,18 @@ def write(record: Mapping[str, Any], root: Path) -> Path:
     """
     path = place(record, root)
     _check(record, str(path))
-    if path.is_file() and (there := read(path)["label"]) != record["label"]:
+    if path.is_file() and (there := _parse(path).get("label")) != record["label"]:
         raise Problem(f"the labels {there!r} and {record['label']!r} give one file name", where=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf8") as file:
-        file.write(text(record))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two processes may write one record
+    try:
+        with partial.open("x", encoding="utf8") as file:
+            file.write(text(record))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
@@ -123,16 +149,21 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         Problem: The file is no record, or one of a later schema.
     """
-    hint = "restore it from git, or remove it and run its experiment again"
+    record = _parse(path)
+    if missing := [key for key in KEYS if key not in record]:
+        raise Problem(f"this record is damaged: it lacks {', '.join(missing)}", where=str(path), hint=_AGAIN)
+    return record
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """Reads a record that may lack keys: one of an earlier time can be replaced though it cannot be used."""
     try:
         record = json.loads(path.read_text(encoding="utf8"))
     except (UnicodeDecodeError, ValueError) as error:
-        raise Problem(f"this record is damaged: {error}", where=str(path), hint=hint) from error
+        raise Problem(f"this record is damaged: {error}", where=str(path), hint=_AGAIN) from error
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         said = record.get("schema") if isinstance(record, dict) else None
-        raise Problem(f"this is no record of schema {SCHEMA} (it says {said!r})", where=str(path), hint=hint)
-    if missing := [key for key in KEYS if key not in record]:
-        raise Problem(f"this record is damaged: it lacks {', '.join(missing)}", where=str(path), hint=hint)
+        raise Problem(f"this is no record of schema {SCHEMA} (it says {said!r})", where=str(path), hint=_AGAIN)
     return record
 
 

@@ -1,8 +1,9 @@
 """A run of the training loop for a stage: what its options mean, the curve, checkpoints and resume, the verified masks.
 
 `fit` is a generator like the loop: it yields progress after every step and returns a summary. All that a resumed run
-needs lies in the newest checkpoint, the curve included: a killed run repeats at most `checkpoint_every` steps and
-changes no byte of its result. Ctrl-C and SIGTERM end a run after the step in hand, with a checkpoint.
+needs lies in the newest checkpoint, the curve included: a killed run repeats at most `checkpoint_every` steps and ends
+with the same weights and curve bit for bit; only its `seconds`, which are measured, differ. Ctrl-C and SIGTERM end a
+run after the step in hand, with a checkpoint.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
@@ -24,6 +26,7 @@ from harness.device import device
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Progress
+from harness.tasks._lengths import fitting
 from harness.tuning import attach, checkpoint, interrupts
 from harness.tuning.batches import Collate, batches, steps_for
 from harness.tuning.loop import Report, train
@@ -50,20 +53,32 @@ def examples_for(
 
 
 def accelerator_for(precision: str) -> Accelerator:
-    """Returns an accelerator for the harness's device.
+    """Returns an accelerator for the harness's device; where that names a GPU, it becomes the current one.
 
     Args:
         precision: "fp32", or "bf16" for autocast over fp32 weights.
 
     Raises:
-        Problem: The device has no bf16.
+        Problem: The device has no bf16, or accelerate takes another device than the harness's.
     """
+    chosen = device()
+    if chosen.type == "cuda" and chosen.index is not None:
+        torch.cuda.set_device(chosen)  # accelerate asks for "cuda", which is the current device
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps a process's first device and precision
     mixed = {"fp32": "no", "bf16": "bf16"}[precision]
     try:
-        return Accelerator(mixed_precision=mixed, cpu=device().type == "cpu")
+        accelerator = Accelerator(mixed_precision=mixed, cpu=chosen.type == "cpu")
     except ValueError as error:
         raise Problem(f"this device cannot train in {precision}: {error}", hint="write precision: fp32") from None
+    if _numbered(accelerator.device) != _numbered(chosen):
+        hint = "a launcher gives each process its device: leave HARNESS_DEVICE unset under one"
+        raise Problem(f"accelerate trains on {accelerator.device}, not on {chosen}", where="HARNESS_DEVICE", hint=hint)
+    return accelerator
+
+
+def _numbered(place: torch.device) -> torch.device:
+    """Returns a device with its number: "cuda" alone means the current one."""
+    return torch.device("cuda", torch.cuda.current_device()) if place == torch.device("cuda") else place
 
 
 def learning_rate(options: Mapping[str, Any], steps: int) -> Callable[[int], float]:
@@ -72,9 +87,15 @@ def learning_rate(options: Mapping[str, Any], steps: int) -> Callable[[int], flo
     Args:
         options: With `lr`, `schedule` and `warmup` (steps, or a fraction of them below 1).
         steps: Steps of the whole run.
+
+    Raises:
+        Problem: The warm-up is longer than the run, so that the peak rate is never reached.
     """
     given = options["warmup"]
     warmup = round(given * steps) if given < 1 else int(given)
+    if warmup > steps:
+        hint = f"epochs: {options['epochs']} of these rows are so few" if options.get("epochs") else None
+        raise Problem(f"{warmup} steps of warm-up are more than the {steps} steps", where="warmup", hint=hint)
     factor = rooms.bind("schedule", options["schedule"])
     return lambda step: options["lr"] * factor(step, steps, warmup)
 
@@ -108,12 +129,14 @@ def fit(
         hidden states teacher_mean_square: mean(t^2) per stack, of every block's output and then of the final norm's.
 
     Raises:
-        Problem: There is nothing to train on, training diverged, a checkpoint is damaged, pruned weights are not 0.
+        Problem: There is nothing to train on, the warm-up is longer than the run, a row has more labels than the model
+            reads, training diverged, a checkpoint is damaged, pruned weights are not 0.
     """
     if not len(features):
         raise Problem("there is no example to train on", where=str(options["data"]), hint="its rows may be too short")
     keeps, size, seed = keeps or {}, options["batch_size"], options["seed"]
     steps = options["steps"] or steps_for(options["epochs"], len(features), size)
+    rate, clip = learning_rate(options, steps), options["clip"]
     accelerator = accelerator_for(options["precision"])
     set_seed(seed)
     model.to(accelerator.device)
@@ -122,16 +145,16 @@ def fit(
     aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
     beta1, beta2 = options["betas"]
     optimizer = adamw(model, lr=options["lr"], weight_decay=options["weight_decay"], beta1=beta1, beta2=beta2)
+    features = fitting(features, model)
     of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
     summary = {
         "steps": steps,
         "epochs": steps / steps_for(1, len(features), size),
-        **_parameters(model, keeps),
+        **_parameters(model, attached),
         **_teacher_scale(aim, of, accelerator),
     }
     start, notes = _resume(scratch, model, optimizer, keeps)
     wrapped, stepper = accelerator.prepare(model, optimizer)
-    rate, clip = learning_rate(options, steps), options["clip"]
     loop = train(
         wrapped, stepper, aim, of, accelerator, steps=steps, lr=rate, start=start, attached=attached, clip=clip
     )
@@ -154,10 +177,11 @@ def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> 
     (folder / name).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf8")
 
 
-def _parameters(model: nn.Module, keeps: Mapping[str, BoolTensor]) -> dict[str, int]:
-    """Returns how many parameters there are, and how many of them are trained: those that no mask prunes."""
-    every = sum(p.numel() for p in model.parameters())
-    return {"parameters": every, "trained_parameters": every - sum(int((~k).sum()) for k in keeps.values())}
+def _parameters(model: nn.Module, attached: attach.Attached) -> dict[str, int]:
+    """Returns how many parameters there are, a method's own included, and how many are neither frozen nor pruned."""
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    pruned = sum(int((~layer.keep).sum()) for layer in attached.layers.values() if "weight" in layer.trained)
+    return {"parameters": sum(p.numel() for p in model.parameters()), "trained_parameters": trained - pruned}
 
 
 def _resume(

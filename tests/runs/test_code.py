@@ -43,6 +43,13 @@ def test_a_tiny_model_is_its_family():
     assert "models/mpt.py" not in code.files(Stage("prepare", {"model": "tiny/t5"}))
 
 
+def test_a_family_is_that_of_the_first_stage_and_where_unknown_any():
+    dense = Stage("prepare", {"model": "tiny/mpt"})
+    tuned = Stage("tune", {}, {"model": Stage("prune", {}, {"model": dense})})
+    assert "models/mpt.py" in code.files(tuned) and "models/whisper.py" not in code.files(tuned)
+    assert {"models/mpt.py", "models/whisper.py"} <= code.files(Stage("tune", {}, {"model": Stage("prune", {})})).keys()
+
+
 def test_a_changed_source_has_another_hash(fake):
     before = code.files(fake.stage("tune"))
     with (fake.folder / "tune.py").open("a") as file:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -94,6 +95,28 @@ def test_a_heart_beats(tmp_path, monkeypatch):
     while path.stat().st_mtime == 0 and time.time() < deadline:
         time.sleep(0.01)
     assert time.time() - path.stat().st_mtime < 5
+    held.release()
+
+
+def test_a_heart_goes_on_after_a_beat_that_failed(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT", 0.01)
+    touch, failed = os.utime, []
+
+    def fail_once(path, **options):
+        if not failed and not options:
+            failed.append(path)
+            raise OSError(errno.ESTALE, "the share is away")
+        touch(path, **options)
+
+    monkeypatch.setattr(lease.os, "utime", fail_once)
+    held = lease.take(tmp_path)
+    deadline = time.time() + 5
+    while not failed and time.time() < deadline:
+        time.sleep(0.01)
+    os.utime(tmp_path / "lease-1.json", times=(0, 0))
+    while (tmp_path / "lease-1.json").stat().st_mtime == 0 and time.time() < deadline:
+        time.sleep(0.01)
+    assert failed and held._thread.is_alive() and (tmp_path / "lease-1.json").stat().st_mtime > 0
     held.release()
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import time
 
@@ -195,8 +196,9 @@ def test_a_prepared_real_model_has_its_source(planned, tmp_path):
 def test_a_hub_revision_is_part_of_the_source(planned, monkeypatch):
     monkeypatch.delenv("HARNESS_MIRROR", raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    stages = _cell(planned("model: org/name@abc"), "dense").stages
-    assert stages["prepare"].sources["model"] == Source("hub", "org/name", "abc")
+    monkeypatch.setattr("harness.sources._on_hub", lambda *asked: ("a" * 40, "") if asked[2] == "v2" else None)
+    stages = _cell(planned("model: org/name@v2"), "dense").stages
+    assert stages["prepare"].sources["model"] == Source("hub", "org/name", "a" * 40)
 
 
 def test_everything_that_is_missing_is_found_at_once(planned, tmp_path, monkeypatch):
@@ -220,7 +222,16 @@ def test_cells_whose_sources_are_here_are_planned_without_the_others(planned, tm
 def test_a_task_that_brings_its_data_has_them_as_sources(planned):
     found = planned("evaluate: {choice: {task: 'zero_shot:tasks=tiny_cldr+tiny_prose'}}")
     stage = _cell(found, "dense").stages["evaluate/choice"]
-    assert list(stage.sources) == ["data/tiny_cldr", "data/tiny_prose"] and stage.models == {}
+    assert list(stage.sources) == ["data/tiny_cldr", "data/tiny_prose", "package/lm_eval"] and stage.models == {}
+
+
+def test_another_version_of_what_scores_is_another_evaluation(planned, monkeypatch):
+    before = _cell(planned(""), "dense").stages["evaluate/translation"]
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "sacrebleu" else real(name))
+    after = _cell(planned(""), "dense").stages["evaluate/translation"]
+    assert after.sources["package/sacrebleu"].revision == "0.0" and before.key != after.key
+    assert before.parents["model"].key == after.parents["model"].key
 
 
 def test_shots_need_the_training_split(planned, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tasks._batches import Mapped, in_batches, padded
+from harness.tasks._batches import in_batches, padded
 
 
 @pytest.mark.parametrize("start", range(8))
@@ -28,16 +28,6 @@ def test_nothing_is_predicted_before_it_is_asked_for():
         raise AssertionError
 
     assert in_batches(range(3), 0, 2, predict).total == 3
-
-
-def test_mapped_rows_are_made_on_access():
-    made = []
-    mapped = Mapped("abc", lambda index, row: made.append(index) or (index, row))
-    assert len(mapped) == 3 and made == []
-    assert mapped[-1] == (2, "c") and made == [2]
-    assert list(mapped) == [(0, "a"), (1, "b"), (2, "c")]
-    with pytest.raises(IndexError):
-        mapped[3]
 
 
 def test_padding_on_either_side():

@@ -72,6 +72,7 @@ def test_our_suites_need_no_lm_eval(monkeypatch):
     sources = [_catalogue.source(entry) for entry in entries]
     assert [source.name for source in sources] == ["cldr_pairs", "arithmetic", "prose"]
     assert all(source.kind == "generated" for source in sources)
+    assert len({source.revision.partition("+sha256:")[2] for source in sources}) == 3
     assert [_catalogue.judged(*pair) for pair in zip(entries, sources, strict=True)] == ["test"] * 3
 
 
@@ -121,12 +122,13 @@ def test_absent_data_are_a_problem_that_names_both_folders(mirror):
     assert "/one/datasets" in str(caught.value) and "/two/datasets" in str(caught.value)
 
 
-def test_the_hub_is_left_as_the_task_says(monkeypatch):
+def test_the_hub_is_read_at_its_commit(monkeypatch):
     monkeypatch.delenv("HARNESS_MIRROR", raising=False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     (entry,) = _catalogue.entries("piqa")
+    monkeypatch.setattr("harness.sources._on_hub", lambda *asked: ("a" * 40, ""))
     source = _catalogue.source(entry)
-    assert source.kind == "hub" and _catalogue.overrides(entry, source) == {}
+    assert source.kind == "hub" and _catalogue.overrides(entry, source) == {"dataset_kwargs": {"revision": "a" * 40}}
     assert _catalogue.judged(entry, source) == "validation"
 
 

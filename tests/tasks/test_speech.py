@@ -14,6 +14,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from harness.problems import Problem
 from harness.tasks import speech
 from harness.tasks._generate import generate
+from harness.tasks._lengths import fitting
 
 
 def clip(seconds, seed=0):
@@ -86,6 +87,16 @@ def test_a_clip_that_does_not_fit_is_refused_and_named(whisper, rows, seconds):
     examples = speech.examples([*rows, {"audio": clip(seconds), "text": "x"}], whisper[1])
     with pytest.raises(Problem, match=rf"row 5: the clip lasts {seconds:.1f} s; the model hears up to 6 s"):
         examples[5]
+
+
+def test_labels_longer_than_the_decoder_are_refused_and_named(whisper, rows):
+    model, processor = whisper
+    spoken = [*rows, {"audio": clip(1), "text": "one " * 200}]
+    features = fitting(speech.examples(spoken, processor), model)
+    length = len(speech.examples(spoken, processor)[5]["labels"])
+    assert len(features) == 6 and features[0]["labels"] == speech.examples(rows, processor)[0]["labels"]
+    with pytest.raises(Problem, match=rf"row 5: the labels have {length} tokens; .* reads up to 128"):
+        features[5]
 
 
 def test_the_batch_size_changes_nothing(whisper, rows):

@@ -42,7 +42,8 @@ def test_tags_are_what_one_filters_by(store):
     wanted = "tags.paper = 'sample' and tags.loss = 'squarehead' and tags.sparsity = '0.75' and tags.scale = 'tiny'"
     assert {run.data.tags["seed"] for run in runs(store, wanted)} == {"0", "1", "2"}
     tags, said = the_run(store).data.tags, next(r for r in store.records if (r["label"], r["seed"]) == (LABEL, 1))
-    assert (tags["model"], tags["task"], tags["table"]) == ("tiny/t5", "translation:beams=1", "Table 1")
+    assert (tags["model"], tags["data"], tags["table"]) == ("tiny/t5", "cldr_pairs:size=4000", "Table 1")
+    assert tags["task"].startswith("translation:") and "beams=1," in tags["task"]
     assert (tags["criterion"], tags["kind"], tags["status"]) == ("magnitude", "cell", "finished")
     assert tags["stage.tune"] == said["stages"]["tune"]["key"][:10]
     dense = next(run for run in runs(store) if run.data.tags["label"] == "dense")
@@ -197,3 +198,12 @@ def test_a_run_rebuilt_from_a_record_is_the_run_that_was_live(samples, store):
         for name in ("tune/loss", "prepare/loss"):
             histories = (store.mirror.client.get_metric_history(one.info.run_id, name) for one in (run, before))
             assert len({tuple(sorted((p.step, p.value) for p in history)) for history in histories}) == 1
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////dev/null/no/folder.db", "odd://place", "http://me:secret@127.0.0.1:9"])
+def test_a_store_that_cannot_be_used_is_a_problem(store, monkeypatch, uri):
+    for name in mlflow.PATIENCE:
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(Problem, match="MLFLOW_TRACKING_URI") as caught:
+        mlflow.sync(store.records, uri, store.root)
+    assert uri.replace("me:secret", "***") in str(caught.value) and "secret" not in str(caught.value)

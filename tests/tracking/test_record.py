@@ -9,6 +9,7 @@ import pytest
 
 from harness.problems import Problem
 from harness.runs.events import CellDone
+from harness.spec.grid import cells
 from harness.tracking import record
 
 LABEL = "0.75/squarehead"
@@ -88,6 +89,39 @@ def test_writing_and_reading_gives_the_record_and_again_the_same_bytes(said, fin
     record.write(record.build(entry, event.cell, event.folders, results), tmp_path)
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_record_that_lacks_a_key_is_refused_and_can_be_replaced(said, tmp_path):
+    path = record.write(said, tmp_path)
+    path.write_text(json.dumps({key: value for key, value in said.items() if key != "settings"}))
+    with pytest.raises(Problem, match="lacks settings"):
+        record.read(path)
+    record.write(said, tmp_path)
+    assert record.read(path) == said
+
+
+def test_data_and_task_are_the_cells_own(samples, tmp_path):
+    grid = ("  prune.sparsity: [0.5, 0.75, 0.9]\n", "  data: [cldr_pairs, multi30k]\n")
+    entry = samples.entry(tmp_path, text=samples.YAML.partition("reference:")[0].replace(*grid) + "prune.sparsity: 0.5")
+    asked = [record.asked(entry, cell) for cell in cells(entry)]
+    assert {one["data"].partition(":")[0] for one in asked} == {"cldr_pairs", "multi30k"}
+    assert all(one["data"].partition(":")[0] == one["axes"]["data"] for one in asked)
+
+
+def test_settings_are_known_by_all_that_was_asked_but_how_often_to_checkpoint(samples, tmp_path):
+    def keys(*options, text=samples.YAML):
+        entry = samples.entry(tmp_path, text=text, set=options)
+        return {(cell.label, cell.seed): record.settings_key(cell) for cell in cells(entry)}
+
+    plain, other = keys(), keys("tune.lr=2e-3")
+    assert all(len(key) == 16 for key in plain.values()) and len(set(plain.values())) == len(plain)
+    assert keys("tune.checkpoint_every=7") == plain
+    assert {label for label in plain if plain[label] == other[label]} == {
+        label for label in plain if label[0].endswith(("dense", "one_shot"))
+    }
+    chained = keys(text=samples.YAML + "chain: prune.sparsity\n")
+    same = {label[0][:3] for label in plain if plain[label] == chained[label] and label[1] is not None}
+    assert same == {"0.5"}
 
 
 def test_a_list_of_numbers_stands_on_one_line_and_every_key_on_its_own(said):

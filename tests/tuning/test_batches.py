@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.tuning import batches as module
 from harness.tuning.batches import batches, rows_of, steps_for
 
 
@@ -18,6 +19,15 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     orders = [rows_of(step, 50, 50, seed) for step, seed in ((0, 0), (1, 0), (0, 1))]
     assert len({tuple(order) for order in orders}) == 3
     assert rows_of(1, 50, 50, 0) == orders[1]
+
+
+def test_an_order_is_drawn_once_an_epoch(monkeypatch):
+    drawn = []
+    draw = module.numpy.random.default_rng
+    monkeypatch.setattr(module.numpy.random, "default_rng", lambda seed: drawn.append(seed) or draw(seed))
+    for step in range(6):
+        rows_of(step, 31, 11, 1234)
+    assert drawn == [[1234, 0], [1234, 1]]
 
 
 def test_epochs_become_steps_by_rounding_the_last_batch_up():

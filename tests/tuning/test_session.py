@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,6 +182,35 @@ def test_a_warmup_is_steps_or_a_fraction(warmup, rates):
     assert [rate(step) for step in range(2)] == rates
 
 
+def test_a_warmup_longer_than_the_epochs_names_both(parts, tmp_path):
+    given, named = parts(steps=None, epochs=2.0, warmup=7)
+    with pytest.raises(Problem, match=r"warmup: 7 steps of warm-up are more than the 6 steps.*\n.*epochs: 2\.0"):
+        next(session.fit(*given, tmp_path, **named))
+
+
+def test_frozen_parameters_are_not_counted_as_trained(parts, tmp_path):
+    given, _ = parts(loss="cross_entropy", steps=1, warmup=0)
+    given[0].model.norm.weight.requires_grad_(False)
+    _, (_, summary) = finish(session.fit(*given, tmp_path))
+    assert summary["parameters"] - summary["trained_parameters"] == given[0].model.norm.weight.numel()
+
+
+def test_the_named_gpu_becomes_the_current_one_and_another_is_refused(monkeypatch):
+    current = []
+    monkeypatch.setattr(session, "device", lambda: torch.device("cuda:1"))
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1].index)
+    for place, fits in (("cuda", True), ("cuda:1", True), ("cuda:0", False), ("cpu", False)):
+        made = SimpleNamespace(device=torch.device(place))
+        monkeypatch.setattr(session, "Accelerator", lambda made=made, **_: made)
+        if fits:
+            assert session.accelerator_for("fp32").device.type == "cuda"
+        else:
+            with pytest.raises(Problem, match=f"accelerate trains on {place}, not on cuda:1"):
+                session.accelerator_for("fp32")
+    assert current == [torch.device("cuda:1")] * 4
+
+
 def test_precisions_can_change_within_a_process(monkeypatch):
     monkeypatch.setenv("HARNESS_DEVICE", "cpu")
     found = [session.accelerator_for(p).mixed_precision for p in ("fp32", "bf16", "fp32")]
@@ -195,7 +225,7 @@ def test_the_first_rows_of_a_split_are_read_lazily(monkeypatch):
             asked.append(index)
             return super().__getitem__(index)
 
-    monkeypatch.setattr(session.rooms, "bind", lambda kind, text, verb: lambda split: Spy([split, "b", "c"]))
+    monkeypatch.setattr(session.rooms, "bind", lambda kind, text: lambda split: Spy([split, "b", "c"]))
     rows = session.rows_for({"data": "prose", "split": "train", "rows": 2})
     assert len(rows) == 2 and not asked
     assert rows[0] == "train" and asked == [0]

@@ -26,13 +26,13 @@ def translations(*, data: str, count: int, **_: Any) -> dict[str, datasets.Datas
 
 
 def results(*, data: str, count: int, **_: Any) -> dict[str, datasets.Dataset]:
-    """The number after "####" of a worked answer, among numbers at most 9 away."""
+    """The result of the last calculation of a worked answer, shown up to its "=", among numbers at most 9 away."""
 
     def documents() -> Iterator[tuple[str, str, list[str]]]:
         for row in _rows(data):
-            steps, _, number = row["answer"].rpartition(" ")
-            value = int(number.replace(",", ""))
-            yield row["question"] + steps, f" {value}", [f" {value + step}" for step in range(-9, 10)]
+            value = int(row["answer"].rpartition(" ")[2].replace(",", ""))
+            shown = row["answer"][: row["answer"].rindex("=") + 1]  # ends in a mark, "... <<20-9="
+            yield row["question"] + shown, f"{value}", [f"{value + step}" for step in range(-9, 10)]
 
     return _suite(count, documents())
 
