@@ -90,7 +90,7 @@ from harness.tuning.forward import Forward
 
 
 def loss(student: Forward, teacher: Forward, *, scale: float = 1.0) -> dict[str, Tensor]:
-    """Squared error of the student's logits against the teacher's.
+    """$Title: squared error of the logits, to begin with.
 
     Args:
         student: The student's result; logits [batch, time, vocabulary].
