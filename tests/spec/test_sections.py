@@ -19,7 +19,7 @@ def test_a_section_comes_out_with_every_default_and_option(registry):
     assert cell.settings["prune"] == {
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "criterion": None,
         "solver": "sparsegpt:block=128", "pattern": "unstructured", "sparsity": 0.75, "allocation": "uniform",
-        "samples": 128, "batch_size": 8, "seed": 0,
+        "rows": None, "samples": 128, "batch_size": 8, "seed": 0,
     }  # fmt: skip
     assert cell.settings["prepare"]["loss"] == "cross_entropy"
     assert cell.settings["evaluate"] == {
