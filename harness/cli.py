@@ -35,6 +35,9 @@ Scale = Annotated[str, typer.Option(help="tiny: no downloads, a minute. small: r
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting by its dotted name: tune.steps=10.")]
 Results = Annotated[Path | None, typer.Option(envvar="HARNESS_RESULTS", help="Where results go; results/ by default.")]
 
+INTERRUPTED = 130
+"""The status that typer makes of Ctrl-C."""
+
 
 def main() -> None:
     """Runs the command line; a person's mistake ends with its message and status 2, never with a traceback."""
@@ -43,15 +46,16 @@ def main() -> None:
     except Problem as problem:
         _print_problems([problem])
         sys.exit(2)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
+        raise
     except PermissionError as error:
         _print_problems([Problem(f"not allowed: {error.strerror}", where=error.filename, hint="choose --results DIR")])
         sys.exit(2)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except KeyboardInterrupt:
-        print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
 
 
 @app.command(name="list")
@@ -149,8 +153,14 @@ def report(
     from harness.runs import session
     from harness.spec import entry as spec
 
-    chosen = [(name, each) for name in _expand(names or ["all"]) for each in spec.scales(name) if scale in (None, each)]
-    paths, trouble = session.report([spec.read(name, each) for name, each in chosen], _results(results))
+    entries, wrong = [], []
+    for name in _expand(names or ["all"]):
+        try:
+            entries += [spec.read(name, each) for each in spec.scales(name) if scale in (None, each)]
+        except Problem as problem:
+            wrong.append(problem)
+    paths, trouble = session.report(entries, _results(results))
+    trouble = [*wrong, *trouble]
     if not paths and not trouble:
         raise Problem("there is no record to report on", hint="run an experiment first: harness run quickstart")
     print("\n".join(map(str, paths)))
@@ -182,13 +192,18 @@ def sync(
     from harness.tracking import mlflow, record
 
     results = _results(results)
-    records = record.read_all(results / "records")
+    records, damaged = record.readable(results / "records")
     count = mlflow.sync(records, uri or mlflow.store_uri(results), results)
     print(f"{count} of {len(records)} records written to {uri or mlflow.store_uri(results)}, the others were there")
+    _print_problems(damaged)
+    if damaged:
+        raise typer.Exit(2)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port of the dashboard.")] = 5000, results: Results = None):
+def ui(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 5000, results: Results = None
+):
     """Starts the MLflow dashboard on the store that the runs are logged to."""
     from harness.tracking import mlflow
 
@@ -233,9 +248,19 @@ def _expand(names: list[str]) -> list[str]:
 
 
 def _entries(names: list[str], scale: str, set: list[str] | None) -> list[Entry]:
+    """Reads entries; what came by a folder's name or 'all' and is wrong, or lacks the scale, is told and left out."""
     from harness.spec import entry as spec
 
-    return [spec.read(name, scale, set=tuple(set or ())) for name in _expand(names)]
+    found, asked = [], {name.removesuffix(".yaml").removeprefix("experiments/") for name in names}
+    for name in _expand(names):
+        try:
+            if name in asked or scale in spec.scales(name):
+                found.append(spec.read(name, scale, set=tuple(set or ())))
+        except Problem as problem:
+            if name in asked:
+                raise
+            _print_problems([problem])
+    return found
 
 
 def _slug(overrides: list[str]) -> str:

@@ -98,7 +98,12 @@ def entries(names: list[str], root: Path) -> Iterator[Finding]:
     from harness.spec import entry as spec
 
     for name in names:
-        for scale in spec.scales(name, root=root):
+        try:
+            scales = spec.scales(name, root=root)
+        except Problem as problem:
+            yield Finding(name, False, str(problem))
+            continue
+        for scale in scales:
             try:
                 problems = missing_sources(spec.read(name, scale, root=root))
             except Problem as problem:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from harness.problems import Problem
 from harness.rooms import REQUIRED, Room
 
 if TYPE_CHECKING:
@@ -35,8 +36,11 @@ def experiments(root: Path) -> None:
 
     table = _table("experiment", "paper", "scales", "title")
     for name in listing.names(root):
-        line = listing.headline(listing.path_of(name, root))
-        table.add_row(name, line.paper or "", " ".join(line.scales), line.title)
+        try:
+            line = listing.headline(listing.path_of(name, root))
+            table.add_row(name, line.paper or "", " ".join(line.scales), line.title)
+        except Problem as problem:
+            table.add_row(name, "", "", f"cannot be read: {str(problem).splitlines()[0]}")
     console.print(table)
 
 

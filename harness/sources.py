@@ -211,17 +211,24 @@ def _in_hub_cache(kind: str, name: str, revision: str, known: str | None) -> str
 
 
 def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Reads each configuration's splits from a data set's card, the YAML head of README.md; empty if it says none."""
+    """Reads each configuration's splits from a data set's card, the YAML head of README.md; empty if it says none.
+
+    Raises:
+        Problem: The head is no YAML, or lists its configurations in another way than the hub's cards do.
+    """
     import yaml
 
     card = folder / "README.md"
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf8"), re.DOTALL) if card.is_file() else None
-    configs = (yaml.safe_load(head[1]) or {}).get("configs", []) if head else []
     found: dict[str, tuple[str, ...]] = {}
-    for config in configs:
-        files = config.get("data_files", [])
-        named = [f["split"] for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
-        found[str(config["config_name"])] = tuple(named) or ("train",)
+    try:
+        for config in ((yaml.safe_load(head[1]) or {}).get("configs") or []) if head else []:
+            files = config.get("data_files", [])
+            named = [f["split"] for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
+            found[str(config["config_name"])] = tuple(named) or ("train",)
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        said = " ".join(str(error).split())
+        raise Problem("the YAML head of this card is broken", where=str(card), hint=said) from error
     return found
 
 

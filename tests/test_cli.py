@@ -191,3 +191,23 @@ def test_one_bad_record_hides_no_other_entry(registry):
     page = run("report")
     assert page.returncode == 2 and damaged.name in page.stderr and "Traceback" not in page.stderr
     assert "other.tiny.md" in page.stdout
+
+
+def test_a_broken_entry_hides_no_other(registry, harness):
+    entry(registry, "broken", 'title: "x\nmodel: y')
+    entry(registry, "short", SHORT)
+    status, out, _ = harness("list")
+    assert status == 0 and "quickstart" in out and "cannot be read: experiments/broken.yaml:" in out
+    status, out, err = harness("plan", "all")
+    assert status == 0 and "15 cells" in out and "broken.yaml" in err
+    status, _, err = harness("plan", "broken")
+    assert status == 2 and "broken.yaml" in err
+
+
+def test_ctrl_c_says_that_nothing_is_lost(registry, harness, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.runs.plan.plan", interrupt)
+    status, _, err = harness("plan", "quickstart")
+    assert status == 130 and "What is done is kept" in err

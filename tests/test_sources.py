@@ -238,6 +238,12 @@ def test_card_without_configurations_promises_nothing(tmp_path, monkeypatch):
     assert dataset_source("org/plain", "any", ["any"]).path == folder
 
 
+@pytest.mark.parametrize("head", ["a: [", "configs: {a: 1}", "configs: 3", "configs: [{data_files: a}]", "text"])
+def test_a_broken_card_is_a_problem(tmp_path, head):
+    folder = dataset(tmp_path, "org/text", f"---\n{head}\n---\n")
+    assert f"{folder / 'README.md'}: the YAML head of this card is broken" in refused(lambda: card_splits(folder))
+
+
 def test_content_sha_sees_names_and_bytes_but_not_hidden_files(tmp_path):
     folder = model(tmp_path, "org/net", "one")
     seen = [content_sha(folder)]

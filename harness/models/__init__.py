@@ -12,8 +12,9 @@ A family answers five questions about a model of transformers, and nothing else 
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import nn
 
 from harness import rooms
@@ -29,6 +31,11 @@ from harness.sources import Source
 
 IGNORED = -100
 """The label of a position that is not scored, as in transformers."""
+PROCESSOR_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json"),
+    *("preprocessor_config.json", "processor_config.json"),
+)
+"""A folder with none of these has no processor, whatever transformers makes up for it."""
 
 
 @dataclass(frozen=True)
@@ -140,26 +147,53 @@ def _origin(source: Path | str | Source) -> tuple[str, dict[str, str]]:
     return str(folder), {}
 
 
+@contextlib.contextmanager
+def _reading(what: str, origin: str) -> Iterator[None]:
+    """Turns what transformers says of files that it cannot read into a problem: its first line, and the folder."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".:")
+        raise Problem(f"transformers cannot load the {what} here: {said}", where=origin) from error
+
+
 def load(source: Path | str | Source, dtype: str = "float32") -> transformers.PreTrainedModel:
     """Loads a model from a folder or from where a `Source` says, in eval mode, on the CPU.
 
     Args:
         source: A model folder, or a `Source` (hub, mirror, folder).
         dtype: Name of a torch floating-point type, in which the weights are loaded.
+
+    Raises:
+        Problem: Its files cannot be read, or lack weights, which transformers draws at random.
     """
     origin, revision = _origin(source)
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise unknown("dtype", dtype, ("float32", "bfloat16", "float16"))
-    config = transformers.AutoConfig.from_pretrained(origin, **revision)
-    auto = getattr(transformers, family(config).MODEL)
-    return auto.from_pretrained(origin, dtype=getattr(torch, dtype), **revision).eval()
+    with _reading("model", origin):
+        config = transformers.AutoConfig.from_pretrained(origin, **revision)
+        auto = getattr(transformers, family(config).MODEL)
+        report = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # instead of warnings and tables
+        model, info = auto.from_pretrained(origin, dtype=getattr(torch, dtype), **report, **revision)
+    if drawn := sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}):
+        first = ", ".join(drawn[:3]) + (", ..." if len(drawn) > 3 else "")
+        what = f"{len(drawn)} of the model's weights are not here, or have another shape: {first}"
+        raise Problem(what, where=origin, hint="its config.json and its weights do not belong together")
+    return model.eval()
 
 
 def load_processor(source: Path | str | Source) -> Any:
-    """Loads the tokenizer (or, for speech, feature extractor and tokenizer) that belongs to a model."""
+    """Loads the tokenizer (or, for speech, feature extractor and tokenizer) that belongs to a model.
+
+    Raises:
+        Problem: The folder holds none, or one that cannot be read.
+    """
     origin, revision = _origin(source)
-    config = transformers.AutoConfig.from_pretrained(origin, **revision)
-    return getattr(transformers, family(config).PROCESSOR).from_pretrained(origin, **revision)
+    if Path(origin).is_dir() and not any((Path(origin) / name).is_file() for name in PROCESSOR_FILES):
+        raise Problem(f"there is no tokenizer or processor here: none of {', '.join(PROCESSOR_FILES)}", where=origin)
+    with _reading("processor", origin):
+        config = transformers.AutoConfig.from_pretrained(origin, **revision)
+        return getattr(transformers, family(config).PROCESSOR).from_pretrained(origin, **revision)
 
 
 def save(model: transformers.PreTrainedModel, processor: Any, folder: Path | str) -> None:

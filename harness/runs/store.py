@@ -147,6 +147,8 @@ def _damage(folder: Path, stage: Stage) -> str | None:
         done = json.loads((folder / DONE).read_text(encoding="utf8"))
         if done["key"] != stage.key:
             return f"{DONE} is of another stage"
+        if missing := sorted({"seconds", "code", "environment"} - done.keys()):
+            return f"{DONE} is damaged: it lacks {', '.join(missing)}"
         for name, said in done["files"].items():
             if (size := (folder / name).stat().st_size) != said["size"]:
                 return f"{name} is damaged: it has {size} bytes of {said['size']}"

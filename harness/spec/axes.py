@@ -6,17 +6,19 @@ mapping of label to several settings.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.spec.sections import unknown_setting, wrong_setting
+from harness.spec.sections import ALTERNATIVES, unknown_setting, wrong_setting
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
 
 RESERVED = ("dense", "one_shot", "tuned", "pruned")
+LONGEST = 100  # characters of a label
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,13 @@ class Axis:
     def numeric(self) -> bool:
         """Whether every value is a number, so that values can be ordered and compared."""
         return all(isinstance(p.value, int | float) and not isinstance(p.value, bool) for p in self.points.values())
+
+    def decides(self, name: str, value: Any, labels: Iterable[str] | None = None) -> bool:
+        """Says whether any of its points, or of those with these labels, makes a setting or the alternative to it."""
+        section, _, key = name.rpartition(".")
+        other = f"{section}.{ALTERNATIVES.get(key)}"
+        made = [self.points[label].settings for label in (self.points if labels is None else labels)]
+        return any(name in one or (value is not None and one.get(other, (None,))[0] is not None) for one in made)
 
     def label(self, value: Any) -> str | None:
         """Returns the label of a point given by its label or by its value, or None."""
@@ -75,7 +84,9 @@ def axes_of(entry: Entry) -> tuple[list[Axis], list[Problem]]:
     axes, problems = [], []
     for name, points in entry.grid.items():
         try:
-            axes.append(_axis(name, points, entry))
+            axis = _axis(name, points, entry)
+            _check_apart(axis, axes, entry)
+            axes.append(axis)
         except Problem as problem:
             problems.append(problem)
     return axes, problems
@@ -100,15 +111,29 @@ def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
     return Axis(name, read)
 
 
+def _check_apart(axis: Axis, others: Iterable[Axis], entry: Entry) -> None:
+    for name, (value, path) in (pair for point in axis.points.values() for pair in point.settings.items()):
+        if other := next((other for other in others if other.decides(name, value)), None):
+            what = f"{path}: {name} follows from the axis {other.name!r} already"
+            raise Problem(what, where=entry.where(path), hint="let one axis decide it")
+
+
 def _check_label(label: str, taken: Mapping[str, Any], path: str, entry: Entry) -> None:
     where = entry.where(path)
     if label in taken:
         raise Problem(f"{path}: the label {label!r} stands twice", where=where)
     if label in RESERVED:
         raise Problem(f"{path}: the label {label!r} is taken", where=where, hint=f"reserved: {', '.join(RESERVED)}")
-    if not label.strip() or "/" in label:
-        hint = "labels are joined with '/'; give a short one: {label: value}"
+    if "/" in label or len(label) > LONGEST or not label.isprintable() or not re.search("[A-Za-z0-9]", label):
+        hint = "labels are joined with '/' and name files; give a short one: {label: value}"
         raise Problem(f"{path}: {label!r} cannot be a label", where=where, hint=hint)
+    if same := next((other for other in taken if _file_name(other) == _file_name(label)), None):
+        hint = "only letters, digits and ._+- are kept there; give another: {label: value}"
+        raise Problem(f"{path}: the labels {same!r} and {label!r} name the same file", where=where, hint=hint)
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", label)
 
 
 def _free(value: Any, path: str, entry: Entry) -> dict[str, tuple[str, Any]]:

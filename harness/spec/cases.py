@@ -41,13 +41,20 @@ def matched_cases(entry: Entry, axes: list[Axis]) -> tuple[list[Matched], list[P
             when[name] = frozenset(label for label in labels if label)
         flat = settings_of(case.set)
         for name, one in flat.items():
+            path = f"cases.{i}.set.{name}"
             if wrong := wrong_setting(name, one, entry.evaluations):
-                path = f"cases.{i}.set.{name}"
                 what = f"{path}: {wrong.what}"
                 problems.append(Problem(what, where=entry.where(path), nearest=wrong.nearest, hint=wrong.hint))
+            elif all(when.values()) and (axis := _decided(name, one, axes, when)):
+                what = f"{path}: {name} follows from the axis {axis.name!r}"
+                problems.append(Problem(what, where=entry.where(path), hint=f"write it at grid.{axis.name}"))
         if all(when.values()):
             matched.append(Matched(when, {name: (value, f"cases.{i}.set.{name}") for name, value in flat.items()}))
     return matched, problems
+
+
+def _decided(name: str, value: Any, axes: list[Axis], when: Mapping[str, frozenset[str]]) -> Axis | None:
+    return next((axis for axis in axes if axis.decides(name, value, when.get(axis.name))), None)
 
 
 def _unknown(

@@ -5,6 +5,7 @@ read(name, scale)   the entry, or the first problem          check(name)   every
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from harness.spec.axes import axes_of
 from harness.spec.choices import fault
 from harness.spec.claims import Claim, parse
 from harness.spec.faults import problems_of
-from harness.spec.sections import STRICT
+from harness.spec.sections import LARGEST_SEED, STRICT
 
 
 class Paper(BaseModel):
@@ -71,11 +72,23 @@ class Entry(BaseModel):
     _merged: merge.Merged = PrivateAttr()
     _top: Entry | None = PrivateAttr(None)
 
+    @field_validator("evaluate")
+    @classmethod
+    def _named(cls, evaluate: dict[str, Any]) -> dict[str, Any]:
+        for name in evaluate:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
+                hint = "letters, digits and _.- after a letter"
+                raise fault(Problem(f"{name!r} cannot name an evaluation", hint=hint), name)
+        return evaluate
+
     @field_validator("seeds")
     @classmethod
     def _distinct(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seeds is not None and (not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0):
-            raise fault(Problem(f"seeds are one or more distinct whole numbers from 0, unlike {list(seeds)}"))
+        if seeds is None:
+            return None
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0 or max(seeds) > LARGEST_SEED:
+            text = f"seeds are one or more distinct whole numbers from 0 to {LARGEST_SEED}, unlike {list(seeds)}"
+            raise fault(Problem(text))
         return seeds
 
     @property

@@ -18,6 +18,7 @@ from harness.spec.choices import Data, Loss, Task, agree, constant, fault, needs
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 SETTINGS = ("model", "data", "task")
 """What the top of an entry gives every section."""
+LARGEST_SEED = 2**32 - 1  # what every generator takes
 ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "criterion": "solver", "solver": "criterion"}
 """Keys of which a section has one: a later setting of the one replaces an earlier setting of the other."""
 
@@ -47,7 +48,7 @@ class Training(BaseModel):
     betas: Annotated[tuple[float, float], Field(strict=False)] = Field((0.9, 0.999), description="AdamW's betas.")
     clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; null for no clipping.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
-    seed: int = Field(0, ge=0, description="Seeds the order of the data and dropout.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the order of the data and dropout.")
     checkpoint_every: int = Field(
         100, ge=1, description="Steps between the checkpoints that a killed run resumes from."
     )
@@ -135,7 +136,7 @@ class Prune(BaseModel):
     )
     samples: int = Field(128, ge=1, description="Calibration examples.")
     batch_size: int = Field(8, ge=1, description="Calibration examples per forward pass.")
-    seed: int = Field(0, ge=0, description="Seeds the choice of the calibration examples.")
+    seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
 
     @field_validator("pattern")
     @classmethod

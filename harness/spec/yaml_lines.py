@@ -18,6 +18,7 @@ from harness.problems import Problem
 
 _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
+_DEEPEST = 50
 _BOOLEAN = {"true": True, "false": False}
 
 
@@ -91,6 +92,8 @@ def _compose(text: str, name: str) -> yaml.Node | None:
         raise Problem(f"no YAML: {said}", where=f"{name}:{mark.line + 1}" if mark else name) from error
     except yaml.YAMLError as error:
         raise Problem(f"no YAML: {error}", where=name) from error
+    except RecursionError as error:
+        raise Problem(f"nested more than {_DEEPEST} deep", where=name) from error
 
 
 def _construct(node: yaml.Node | None, name: str, dotted: str, lines: dict[str, int], above: tuple) -> Any:
@@ -99,6 +102,8 @@ def _construct(node: yaml.Node | None, name: str, dotted: str, lines: dict[str, 
     where = f"{name}:{node.start_mark.line + 1}"
     if node in above:
         raise Problem("an anchor that holds itself", where=where)
+    if len(above) > _DEEPEST:
+        raise Problem(f"nested more than {_DEEPEST} deep", where=where)
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
         return _mapping(node, name, dotted, lines, (*above, node))
     if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":

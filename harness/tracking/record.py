@@ -36,6 +36,7 @@ KEYS = (
     *("settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
 )
 """The keys of a record, in their order."""
+_MAPPINGS = ("axes", "metrics", "sparsity", "stages", "curves", "environment", "artifacts")
 _AGAIN = "restore it from git, or remove it and run its experiment again"
 
 
@@ -121,7 +122,7 @@ def write(record: Mapping[str, Any], root: Path) -> Path:
     """
     path = place(record, root)
     _check(record, str(path))
-    if path.is_file() and (there := _parse(path).get("label")) != record["label"]:
+    if (there := _label(path)) not in (None, record["label"]):
         raise Problem(f"the labels {there!r} and {record['label']!r} give one file name", where=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two processes may write one record
@@ -152,6 +153,10 @@ def read(path: Path) -> dict[str, Any]:
     record = _parse(path)
     if missing := [key for key in KEYS if key not in record]:
         raise Problem(f"this record is damaged: it lacks {', '.join(missing)}", where=str(path), hint=_AGAIN)
+    if wrong := [key for key in _MAPPINGS if not isinstance(record[key], dict)]:
+        raise Problem(
+            f"this record is damaged: {', '.join(wrong)} should hold values by name", where=str(path), hint=_AGAIN
+        )
     return record
 
 
@@ -167,6 +172,14 @@ def _parse(path: Path) -> dict[str, Any]:
     return record
 
 
+def _label(path: Path) -> str | None:
+    """Returns the label of the record that is there; None where there is none, or one that cannot be read."""
+    try:
+        return _parse(path).get("label") if path.is_file() else None
+    except Problem:
+        return None
+
+
 def read_all(root: Path, entry: str | None = None, scale: str | None = None) -> list[dict[str, Any]]:
     """Reads the records below `root`, sorted by path, of one entry and one scale where these are given.
 
@@ -176,6 +189,17 @@ def read_all(root: Path, entry: str | None = None, scale: str | None = None) -> 
     below = root / entry if entry else root
     pattern = f"{scale or '*'}/*.json"
     return [read(path) for path in sorted(below.glob(pattern if entry else f"**/{pattern}"))]
+
+
+def readable(root: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Returns the records below `root` that can be read, and what is wrong with the others."""
+    found, damaged = [], []
+    for path in sorted(root.glob("**/*.json")):
+        try:
+            found.append(read(path))
+        except Problem as problem:
+            damaged.append(problem)
+    return found, damaged
 
 
 def thin(curve: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:

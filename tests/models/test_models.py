@@ -61,7 +61,7 @@ def test_load_in_another_precision(saved):
 
 
 def test_a_hub_source_is_asked_for_by_name_and_revision(saved, monkeypatch):
-    asked = []
+    asked, info = [], {"missing_keys": set(), "mismatched_keys": set()}
     real = models.transformers.AutoConfig.from_pretrained
 
     def from_pretrained(name, **options):
@@ -72,10 +72,64 @@ def test_a_hub_source_is_asked_for_by_name_and_revision(saved, monkeypatch):
     monkeypatch.setattr(
         models.transformers.AutoModelForSeq2SeqLM,
         "from_pretrained",
-        lambda name, **options: asked.append((name, options)) or saved[0],
+        lambda name, **options: asked.append((name, options)) or (saved[0], info),
     )
     models.load(Source("hub", "org/name", "abc123"))
     assert asked == [
         ("org/name", {"revision": "abc123"}),
-        ("org/name", {"revision": "abc123", "dtype": torch.float32}),
+        ("org/name", asked[1][1] | {"revision": "abc123", "dtype": torch.float32}),
     ]
+
+
+def configure(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("family", ["t5", "llama", "mpt", "whisper"])
+def test_every_family_loads_what_it_saved(tiny_models, tmp_path, family):
+    model, processor = tiny_models.tiny(family)
+    models.save(model, processor, tmp_path)
+    loaded = models.load(tmp_path).state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("changes", [{"num_decoder_layers": 5}, {"d_ff": 7}])
+def test_weights_that_the_checkpoint_lacks_are_a_problem(saved, changes):
+    configure(saved[2], **changes)
+    with pytest.raises(Problem, match=r"\d+ of the model's weights are not.*: decoder\.block\.\d+\.layer") as caught:
+        models.load(saved[2])
+    assert str(saved[2]) in str(caught.value)
+
+
+def truncate(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        truncate,
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "model.safetensors").unlink(),
+    ],
+    ids=["truncated", "config", "no weights"],
+)
+def test_files_that_transformers_cannot_read_are_a_problem(saved, damage):
+    damage(saved[2])
+    with pytest.raises(Problem, match=r"transformers cannot load the model here: \w+") as caught:
+        models.load(saved[2])
+    assert str(saved[2]) in str(caught.value)
+
+
+def test_a_processor_that_is_broken_or_not_there_is_a_problem(saved):
+    folder = saved[2]
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(Problem, match="transformers cannot load the processor here"):
+        models.load_processor(folder)
+    for file in folder.glob("*token*"):
+        file.unlink()
+    with pytest.raises(Problem, match="no tokenizer or processor here") as caught:
+        models.load_processor(folder)
+    assert str(folder) in str(caught.value)

@@ -49,6 +49,12 @@ def test_the_three_ways_to_write_an_axis(registry):
         ("  model:\n    dense: org/b", 13, "the label 'dense' is taken", None),
         ("  arm:\n    a:\n      tune: 3", 14, "grid.arm.a.tune: tune is a section", None),
         ("  prune: [1]", 12, "grid.prune.0: prune is a section", None),
+        ("  model:\n    a b: a\n    a:b: b", 14, "the labels 'a b' and 'a:b' name the same file", None),
+        ('  model: ["a\\nb"]', 12, "cannot be a label", None),
+        ("  model: ['é: -']", 12, "cannot be a label", None),
+        (f"  model: [{'m' * 101}]", 12, "cannot be a label", None),
+        ("  arm:\n    a: {tune.loss: kl}\n    b:", 15, "tune.loss follows from the axis 'arm' already", None),
+        ("  tune.epochs: [1]\n  tune.steps: [3]", 13, "tune.steps follows from the axis 'tune.epochs' already", None),
         ("  prune.samples: 3", 12, "grid.prune.samples: should be a", None),
     ],
 )

@@ -49,6 +49,13 @@ def test_a_case_that_prunes_makes_its_axis_matter_to_the_one_shot_baseline(regis
         ("when: {tune.loss: [ce, shh]}\n  set: {tune.lr: 1}", 12, "the axis 'tune.loss' has no value 'shh'", "sh"),
         ("when: {tune.loss: ce}\n  set: {tune.lrr: 1}", 13, "unknown setting 'tune.lrr'", "tune.lr"),
         ("when: {tune.loss: ce}\n  set: {tune.lr: -1}", 13, "tune.lr: should be greater than 0", None),
+        (
+            "when: {prune.sparsity: 0.5}\n  set: {prune.sparsity: 0.7}",
+            13,
+            "prune.sparsity follows from the axis 'prune.sparsity'",
+            None,
+        ),
+        ("when: {prune.sparsity: 0.5}\n  set: {tune.loss: kl}", 13, "tune.loss follows from the axis", None),
         ("when: {}\n  set: {tune.lr: 1}", 12, "cases.0.when", None),
     ],
 )
@@ -63,3 +70,10 @@ def test_a_scale_may_leave_out_values_that_cases_of_the_top_name(registry):
     text += "scales: {tiny: {grid: {prune.sparsity: [0.5]}}}\ngrid:"
     assert registry.check(("grid:", text)) == []
     assert tunes(registry.cells(("grid:", text), scale="tiny")) == {"0.5/ce": (2, 1e-4), "0.5/sh": (2, 1e-4)}
+
+
+@pytest.mark.parametrize(("when", "good"), [("a", False), ("b", True)])
+def test_a_case_sets_what_the_axis_leaves_open(registry, when, good):
+    axis = f"cases: [{{when: {{arm: {when}}}, set: {{tune.steps: 4}}}}]\ngrid:\n  arm: {{a: {{tune.epochs: 3}}, b: }}"
+    problems = registry.check(("grid:", axis))
+    assert [problem.what for problem in problems] == [] if good else "follows from the axis 'arm'" in problems[0].what

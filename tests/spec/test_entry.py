@@ -49,6 +49,27 @@ def test_a_file_that_is_no_yaml_is_one_problem(registry):
     assert line == 2 and "no YAML" in problem.what
 
 
+@pytest.mark.parametrize("name", ['""', "a/b", "../../x", "1a", "a b", '"a\\n"'])
+def test_an_evaluation_has_a_plain_name(registry, name):
+    line, problem = registry.one(("grid:", f"evaluate:\n  bleu-1.a_b:\n  {name}: {{limit: 3}}\ngrid:"))
+    assert line in (11, 13) and "cannot name an evaluation" in problem.what
+
+
+@pytest.mark.parametrize("wrong", ["[]", "[1, 1]", "[-1]", "[4294967296]"])
+def test_seeds_are_distinct_and_in_range(registry, wrong):
+    line, problem = registry.one(("grid:", f"seeds: {wrong}\ngrid:"))
+    assert line == 11 and "distinct whole numbers from 0 to 4294967295" in problem.what
+    assert registry.check(("grid:", "seeds: [4294967295]\ngrid:")) == []
+
+
+@pytest.mark.parametrize("section", ["prepare", "prune", "tune"])
+def test_a_section_has_a_seed_in_range(registry, section):
+    registry.write()
+    with pytest.raises(Problem, match=f"{section}.seed"):
+        spec.read("x", root=registry.root, set=[f"{section}.seed=4294967296"])
+    assert spec.read("x", root=registry.root, set=[f"{section}.seed=4294967295"])
+
+
 def test_an_entry_cannot_be_changed(registry):
     with pytest.raises(ValueError, match="frozen"):
         registry.read().title = "other"

@@ -55,6 +55,12 @@ def test_a_repeated_key_is_refused_with_both_lines(tmp_path):
     assert problem(tmp_path, "a:\n  b: 1\n  c: 2\n  b: 3\n") == (":4", "key 'b' stands twice, first on line 2")
 
 
+@pytest.mark.parametrize(("depth", "line"), [(100, {":2"}), (5000, {":2", ""})])
+def test_deep_nesting_is_a_problem(tmp_path, depth, line):
+    where, what = problem(tmp_path, f"b: 1\na: {'[' * depth}{']' * depth}\n")
+    assert where in line and ("nested" in what or "no YAML" in what)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "part"),
     [
