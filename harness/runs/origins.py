@@ -13,16 +13,6 @@ from harness.problems import Problem
 from harness.sources import Source, model_source
 
 
-def judges(evaluation: Mapping[str, Any]) -> dict[str, Source]:
-    """Returns the packages, with their versions, that an evaluation's score depends on: its files' `PACKAGES`."""
-    found = {}
-    for kind in ("task", "metric"):
-        method = rooms.ROOMS[kind].method(rooms.parse(evaluation[kind]).name)
-        for package in method.constants.get("PACKAGES", ()):
-            found[f"package/{package}"] = Source("package", package, importlib.metadata.version(package))
-    return found
-
-
 class Origins:
     """Looks sources up; what is absent is noted in `missing` by its text, and planning goes on to find the rest."""
 
@@ -47,6 +37,16 @@ class Origins:
         key = ("data", section["data"], splits)
         source = self._once(key, lambda: rooms.bind("data", section["data"], "source")(splits))
         return None if source is None else {"data": source}
+
+    def packages(self, evaluation: Mapping[str, Any]) -> dict[str, Source]:
+        """Returns the packages, with their versions, that an evaluation's score depends on: its files' `PACKAGES`."""
+        found: dict[str, Source] = {}
+        for kind in ("task", "metric"):
+            method = rooms.ROOMS[kind].method(rooms.parse(evaluation[kind]).name)
+            for name in method.constants.get("PACKAGES", ()):
+                version = self._once(("package", name), lambda name=name: importlib.metadata.version(name))
+                found[f"package/{name}"] = Source("package", name, version)
+        return found
 
     def _once(self, key: tuple, find: Callable[[], Any]) -> Any:
         if key not in self._known:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness.problems import Problem
 from harness.runs.decides import split
 from harness.runs.keys import Stage
-from harness.runs.origins import Origins, judges
+from harness.runs.origins import Origins
 from harness.runs.slugs import slug
 from harness.runs.store import State, Store
 from harness.sources import Source
@@ -194,7 +194,7 @@ class _Planner:
             sources={
                 **{role: one for role, one in reads.items() if not isinstance(one, Stage)},
                 **data,
-                **(judges(decides) if name == "evaluate" else {}),
+                **(self.origins.packages(decides) if name == "evaluate" else {}),
             },
             handling=handling,
             slug=slug(name, decides, reads.get("model")),
