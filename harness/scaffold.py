@@ -130,24 +130,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import datasets
 import evaluate
 
 from harness.metrics import Score, mean
-from harness.metrics._compute import columns, compute
+from harness.metrics._compute import columns, compute, text_pairs
 
 
 class Equal(evaluate.Metric):
     """$Title as an `evaluate` metric: one reference per prediction."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Share of equal strings.",
-            citation="",
-            inputs_description="predictions, references: one string each",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        return text_pairs("Share of equal strings.", "")
 
     def _compute(self, predictions, references) -> dict[str, Any]:
         value, error = mean([100.0 * (p == r) for p, r in zip(predictions, references, strict=True)])

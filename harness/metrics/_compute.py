@@ -6,9 +6,19 @@ from collections.abc import Iterable, Mapping
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import datasets
 import evaluate
 
 from harness.problems import Problem
+
+
+def text_pairs(
+    description: str, citation: str, inputs: str = "predictions, references: one string each"
+) -> evaluate.MetricInfo:
+    """Returns what `evaluate` is to know of a metric that reads one predicted and one reference text a row."""
+    text = datasets.Value("string")
+    features = datasets.Features({"predictions": text, "references": text})
+    return evaluate.MetricInfo(description=description, citation=citation, inputs_description=inputs, features=features)
 
 
 def compute(metric: type[evaluate.Metric], **inputs: Any) -> dict[str, Any]:

@@ -12,12 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import datasets
 import evaluate
 from sacrebleu.metrics import BLEU
 
 from harness.metrics import Score
-from harness.metrics._compute import columns, compute
+from harness.metrics._compute import columns, compute, text_pairs
 
 PACKAGES = ("sacrebleu",)
 
@@ -26,14 +25,7 @@ class CorpusBleu(evaluate.Metric):
     """BLEU as an `evaluate` metric: one reference per prediction."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        features = datasets.Features({"predictions": text, "references": text})
-        return evaluate.MetricInfo(
-            description="Corpus BLEU by sacrebleu.",
-            citation="arXiv:1804.08771",
-            inputs_description="predictions, references: one string each",
-            features=features,
-        )
+        return text_pairs("Corpus BLEU by sacrebleu.", "arXiv:1804.08771")
 
     def _compute(self, predictions, references, tokenize: str, lowercase: bool, resamples: int) -> dict[str, Any]:
         bleu = BLEU(tokenize=tokenize, lowercase=lowercase)

@@ -13,11 +13,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import datasets
 import evaluate
 
 from harness.metrics import Score, mean
-from harness.metrics._compute import columns, compute
+from harness.metrics._compute import columns, compute, text_pairs
 from harness.problems import Problem
 
 _MARKED = re.compile(r"#### (-?[\d.,]+)", re.ASCII)
@@ -47,13 +46,8 @@ class SameNumber(evaluate.Metric):
     """Whether a prediction's number is the reference's, per row, as an `evaluate` metric."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Equality of final numbers.",
-            citation="arXiv:2110.14168",
-            inputs_description="predictions: any text; references: a text with '#### number'",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        inputs = "predictions: any text; references: a text with '#### number'"
+        return text_pairs("Equality of final numbers.", "arXiv:2110.14168", inputs)
 
     def _compute(self, predictions, references, extraction: str) -> dict[str, list[bool]]:
         extract = EXTRACTIONS[extraction]

@@ -14,12 +14,11 @@ import importlib.metadata
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-import datasets
 import evaluate
 import jiwer
 
 from harness.metrics import Score, ratio
-from harness.metrics._compute import columns, compute
+from harness.metrics._compute import columns, compute, text_pairs
 from harness.problems import Problem
 
 PACKAGES = ("jiwer",)
@@ -29,13 +28,7 @@ class WordErrors(evaluate.Metric):
     """Word edits and reference words, per utterance, as an `evaluate` metric."""
 
     def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description="Word edits by jiwer.",
-            citation="arXiv:2212.04356",
-            inputs_description="predictions, references: one string each",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
+        return text_pairs("Word edits by jiwer.", "arXiv:2212.04356")
 
     def _compute(self, predictions, references) -> dict[str, list[int]]:
         aligned = [jiwer.process_words(r, p) for r, p in zip(references, predictions, strict=True)]
