@@ -11,17 +11,21 @@ statistic `norm`, a loss `loss(student, batch)` for no teacher.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import importlib
 import inspect
+import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from harness.problems import Problem, nearest, unknown
+from harness.ranges import RANGES
 
 PACKAGE = Path(__file__).parent
 REQUIRED = "<required>"
@@ -92,7 +96,8 @@ class Room:
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of all methods here: one per file that does not begin with an underscore."""
-        return tuple(sorted(p.stem for p in self.path.glob("*.py") if not p.stem.startswith("_")))
+        found = (path.stem for path in self.path.glob("*.py") if path.is_file())
+        return tuple(sorted(name for name in found if not name.startswith("_")))
 
     def method(self, name: str, where: str | None = None) -> Method:
         """Reads one method from its source.
@@ -100,10 +105,11 @@ class Room:
         Raises:
             Problem: There is no such file, or it does not define this room's first verb.
         """
-        path = self.path / f"{name}.py"
-        if name.startswith("_") or not path.is_file():
-            raise unknown(self.kind, name, self.names(), where)
-        return _read(self, name, path, path.stat().st_mtime_ns)
+        path = _file(self.path, name)
+        if name.isidentifier() and not name.startswith("_"):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                return _read(self, name, path, os.stat(path).st_mtime_ns)
+        raise unknown(self.kind, name, self.names(), where)
 
 
 ROOMS: dict[str, Room] = {
@@ -114,9 +120,11 @@ ROOMS: dict[str, Room] = {
         Room("task", "tasks", ("predict", "examples")),
         Room("metric", "metrics", ("score",)),
         Room("criterion", "pruning/criteria", ("score",)),
-        Room("pattern", "pruning/patterns", ("choose",)),
+        Room("pattern", "pruning/patterns", ("choose", "fit")),
         Room("allocation", "pruning/allocation", ("allocate",)),
         Room("solver", "pruning/solvers", ("solve",)),
+        Room("refiner", "pruning/refiners", ("refine",)),
+        Room("ramp", "pruning/ramps", ("targets",)),
         Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge")),
         Room("loss", "tuning/losses", ("loss",)),
         Room("schedule", "tuning/schedules", ("factor",)),
@@ -125,20 +133,36 @@ ROOMS: dict[str, Room] = {
 
 
 @functools.cache
-def _read(room: Room, name: str, path: Path, mtime: int) -> Method:
+def _file(folder: Path, name: str) -> str:
+    """Returns the file of a method; a text, because a plan looks one up some ten thousand times."""
+    return str(folder / f"{name}.py")
+
+
+@functools.cache
+def _read(room: Room, name: str, file: str, changed: int) -> Method:
     import griffe
 
-    module = griffe.visit(name, filepath=path, code=path.read_text(encoding="utf8"))
+    path = Path(file)
+    try:
+        module = griffe.visit(name, filepath=path, code=path.read_text(encoding="utf8"))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:  # ValueError: a null byte
+        where = f"{path}:{error.lineno}" if isinstance(error, SyntaxError) else str(path)
+        said = error.msg if isinstance(error, SyntaxError) else str(error)
+        raise Problem(f"{room.kind} {name!r} is no Python: {said}", where=where) from error
     functions = [module.members[verb] for verb in room.verbs if verb in module.members]
     if not functions or functions[0].name != room.verbs[0]:
-        raise Problem(f"{room.kind} {name!r} defines no function {room.verbs[0]!r}", where=str(path))
+        hint = f"every file here defines it; what is no {room.kind} has a name that begins with _"
+        raise Problem(f"{room.kind} {name!r} defines no function {room.verbs[0]!r}", where=str(path), hint=hint)
     options: dict[str, Option] = {}
     for function in functions:
         for p in function.parameters:
             if p.kind is griffe.ParameterKind.keyword_only:
                 found = Option(p.name, _literal(p.default, path), str(p.annotation or ""))
-                if options.setdefault(p.name, found).default != found.default:
-                    raise Problem(f"option {p.name!r} has two defaults", where=f"{path}:{function.lineno}")
+                first = options.setdefault(p.name, found)
+                for what in ("default", "annotation"):
+                    if getattr(first, what) != getattr(found, what):
+                        said = f"option {p.name!r} has two {what}s: {getattr(first, what)} and {getattr(found, what)}"
+                        raise Problem(said, where=f"{path}:{function.lineno}", hint="give every function the same")
     positional = [p.name for p in functions[0].parameters if p.kind is not griffe.ParameterKind.keyword_only]
     doc = next((d.value.strip() for d in (functions[0].docstring, module.docstring) if d), "")
     constants = {
@@ -169,6 +193,8 @@ def _literal(text: Any, path: Path) -> Any:
         ) from None
 
 
+PLAIN = {"int", "float", "str", "bool", "None"}
+"""The types that an option's text is checked against, besides the names of `ranges` and `Literal[...]`."""
 _NAMED = {"true": True, "false": False, "none": None}
 
 
@@ -200,7 +226,8 @@ def parse(text: str, where: str | None = None) -> Choice:
         if not equals or not option.strip():
             raise Problem(f"cannot read {part!r} in {text!r}", where=where, hint="write name:option=value,option=value")
         if option.strip() in options:
-            raise Problem(f"option {option.strip()!r} is given twice in {text!r}", where=where)
+            what = f"option {option.strip()!r} is given twice in {text!r}"
+            raise Problem(what, where=where, hint="keep one of them")
         options[option.strip()] = _parse(value.strip())
     return Choice(name.strip(), options)
 
@@ -231,7 +258,8 @@ def resolve(kind: str, text: str | Choice, where: str | None = None) -> Choice:
     for option in method.options.values():
         value = given.options.get(option.name, option.default)
         if value is REQUIRED:
-            raise Problem(f"{kind} {given.name!r} needs the option {option.name!r}", where=where)
+            hint = f"write {given.name}:{option.name}=..."
+            raise Problem(f"{kind} {given.name!r} needs the option {option.name!r}", where=where, hint=hint)
         complete[option.name] = _typed(kind, given.name, option, value, where)
     return Choice(given.name, complete)
 
@@ -246,14 +274,35 @@ def _typed(kind: str, name: str, option: Option, value: Any, where: str | None) 
             close = nearest(str(value), map(str, allowed))
             raise Problem(wrong, where=where, nearest=close, hint="it may be: " + ", ".join(map(str, allowed)))
         return value
-    types = {part.strip() for part in option.annotation.split("|")}
-    if not types <= {"int", "float", "str", "bool", "None"} or type(value).__name__.removesuffix("Type") in types:
+    parts = {part.strip() for part in option.annotation.split("|")}
+    ranges = {str(RANGES[part][1]): RANGES[part][1] for part in parts & RANGES.keys()}
+    types = {RANGES[part][0] if part in RANGES else part for part in parts}
+    if not types <= PLAIN:
         return value
-    if "float" in types and type(value) is int:
+    if type(value).__name__.removesuffix("Type") not in types:
+        if "float" in types and type(value) is int:
+            value = _float(value)
+        elif "str" in types and value is not None:
+            value = _write(value)
+        else:
+            raise Problem(f"{wrong} should be {_either(types)}", where=where)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Problem(f"{wrong} should be a finite number", where=where)
+    if ranges and isinstance(value, int | float) and not any(value in each for each in ranges.values()):
+        raise Problem(f"{wrong} should be {_either(ranges.keys() | types & {'None'})}", where=where)
+    return value
+
+
+def _float(value: int) -> float:
+    try:
         return float(value)
-    if "str" in types and value is not None:
-        return _write(value)
-    raise Problem(f"{wrong} should be {option.annotation}", where=where)
+    except OverflowError:
+        return math.inf
+
+
+def _either(names: Iterable[str]) -> str:
+    """Returns names as a choice, `a or b or none`."""
+    return " or ".join([*sorted(set(names) - {"None"}), *(["none"] if "None" in names else [])])
 
 
 def load(kind: str, name: str) -> ModuleType:
@@ -271,6 +320,10 @@ def bind(kind: str, choice: str | Choice, verb: str | None = None) -> functools.
     return functools.partial(function, **{name: value for name, value in choice.options.items() if name in takes})
 
 
+SMALLEST_WEIGHT = 1e-9
+"""Below it a term of a sum weighs nothing: against any other, and against the accuracy of float32."""
+
+
 def terms(text: str) -> list[str]:
     """Returns the terms of a sum as they are written; the plus of `1e+2` joins none."""
     return [part.strip() for part in re.split(r"\+(?!\d)", text)]
@@ -280,7 +333,7 @@ def resolve_terms(kind: str, text: str, where: str | None = None) -> tuple[Term,
     """Reads a weighted sum of choices, `0.5*cross_entropy + squarehead:eps=1e-9`, each resolved.
 
     Raises:
-        Problem: A weight is no number from 0 on, a term stands twice, or a choice is wrong.
+        Problem: A weight is no number from 0 on, all of them are 0, a term stands twice, or a choice is wrong.
     """
     found: list[Term] = []
     for part in terms(text):
@@ -293,5 +346,7 @@ def resolve_terms(kind: str, text: str, where: str | None = None) -> tuple[Term,
         found.append(Term(float(value), resolve(kind, choice, where)))
     names = [term.choice.name for term in found]
     if twice := next((n for n in names if names.count(n) > 1), None):
-        raise Problem(f"{kind} {twice!r} stands twice in {text!r}", where=where)
+        raise Problem(f"{kind} {twice!r} stands twice in {text!r}", where=where, hint="give it once, with its weight")
+    if max(term.weight for term in found) < SMALLEST_WEIGHT:
+        raise Problem(f"every term of {text!r} weighs nothing", where=where, hint="give one a weight such as 1 or 0.5")
     return tuple(found)

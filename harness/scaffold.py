@@ -1,213 +1,108 @@
-"""`harness add`: a new experiment, criterion, loss or metric with its test, as a working start to edit.
+"""`harness add`: a new experiment or method with its test, as a working start to edit.
 
-What is written passes `harness check` and the contract tests as it stands, so that every later edit starts from green.
+The starts are the files in `scaffolds/`: whole modules of a method called `new_method`, and an entry `new/experiment`.
+What is written passes `harness check`, the contract tests and its own test as it stands, so that every later edit
+begins from green.
 """
 
 from __future__ import annotations
 
+import ast
+import builtins
+import keyword
 import re
 from pathlib import Path
-from string import Template
 
 from harness.problems import Problem, unknown
 from harness.rooms import PACKAGE, ROOMS
 
-_EXPERIMENT = Template("""\
-# harness run $name            (a start: the quickstart's shape; edit what differs)
-title: $Title
-model: google-t5/t5-small
-data: wmt14
-task: translation
-prepare: {epochs: 1, lr: 1e-3, batch_size: 32}
-prune: {criterion: magnitude, pattern: unstructured, sparsity: 0.5}
-tune: {method: masked, loss: cross_entropy, epochs: 1, lr: 1e-3, batch_size: 32}
-grid:
-  prune.sparsity: [0.5, 0.75]
-  tune.loss: {cross_entropy: cross_entropy, squarehead: "cross_entropy + squarehead:eps=1e-9"}
-seeds: [0]
-scales:
-  tiny:
-    model: tiny/t5
-    data: cldr_pairs
-    prepare: {epochs: null, steps: 100}
-    tune: {epochs: null, steps: 20}
-    evaluate: {bleu: {task: translation, data: cldr_pairs, limit: 32}}
-""")
-
-_METHODS = {
-    "criterion": (
-        Template('''\
-"""$Title: score = |w|, to begin with.
-
-Say here: paper, section, and what is done differently and why.
-"""
-
-from __future__ import annotations
-
-from torch import Tensor
-
-GROUP = "matrix"
-
-
-def score(weight: Tensor) -> Tensor:
-    """$Title: the absolute weight, to begin with.
-
-    Args:
-        weight: [out, in].
-
-    Returns:
-        Scores [out, in], float32; the lowest of a row or of the whole matrix (GROUP) are pruned.
-    """
-    return weight.float().abs()
-'''),
-        Template("""\
-from __future__ import annotations
-
-import torch
-
-from harness.pruning.criteria import $name
-
-
-def test_a_case_worked_by_hand():
-    weight = torch.tensor([[1.0, -2.0], [0.0, 3.0]])
-    assert $name.score(weight).tolist() == [[1.0, 2.0], [0.0, 3.0]]
-"""),
-    ),
-    "loss": (
-        Template('''\
-"""$Title: squared error of the logits, to begin with.
-
-    L = scale * mean over the answer of (z_student - z_teacher)^2
-
-Say here: paper, section, and what is done differently and why.
-"""
-
-from __future__ import annotations
-
-from torch import Tensor
-
-from harness.tuning.forward import Forward
-
-
-def loss(student: Forward, teacher: Forward, *, scale: float = 1.0) -> dict[str, Tensor]:
-    """$Title: squared error of the logits, to begin with.
-
-    Args:
-        student: The student's result; logits [batch, time, vocabulary].
-        teacher: The teacher's result on the same batch.
-        scale: A factor on the error.
-    """
-    difference = (student.logits - teacher.logits)[student.answer].float()
-    return {"answer": scale * difference.square().mean()}
-'''),
-        Template("""\
-from __future__ import annotations
-
-from types import SimpleNamespace
-
-import torch
-
-from harness.tuning.losses import $name
-
-
-def test_a_case_worked_by_hand():
-    answer = torch.tensor([[True, False]])
-    student = SimpleNamespace(logits=torch.tensor([[[1.0, 3.0], [9.0, 9.0]]]), answer=answer)
-    teacher = SimpleNamespace(logits=torch.tensor([[[0.0, 1.0], [0.0, 0.0]]]), answer=answer)
-    assert $name.loss(student, teacher)["answer"].item() == 2.5
-    assert $name.loss(student, teacher, scale=2.0)["answer"].item() == 5.0
-"""),
-    ),
-    "metric": (
-        Template('''\
-"""$Title: the share of predictions equal to their reference, to begin with.
-
-Say here: source, protocol, and what is done differently and why.
-"""
-
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import evaluate
-
-from harness.metrics import Score, mean
-from harness.metrics._compute import columns, compute, text_pairs
-
-
-class Equal(evaluate.Metric):
-    """$Title as an `evaluate` metric: one reference per prediction."""
-
-    def _info(self) -> evaluate.MetricInfo:
-        return text_pairs("Share of equal strings.", "")
-
-    def _compute(self, predictions, references) -> dict[str, Any]:
-        value, error = mean([100.0 * (p == r) for p, r in zip(predictions, references, strict=True)])
-        return {"value": value, "stderr": error}
-
-
-def score(rows: Iterable[Mapping[str, Any]], *, strip: bool = True) -> dict[str, Score]:
-    """$Title: the share of equal predictions in percent, to begin with.
-
-    Args:
-        rows: Prediction rows with the strings `prediction` and `reference`.
-        strip: Whether white space around both is ignored.
-    """
-    predictions, references = columns(rows, "prediction", "reference")
-    if strip:
-        predictions, references = [p.strip() for p in predictions], [r.strip() for r in references]
-    found = compute(Equal, predictions=predictions, references=references)
-    return {"$name": Score(found["value"], found["stderr"], len(predictions), f"$name,strip={strip}", True)}
-'''),
-        Template("""\
-from __future__ import annotations
-
-from harness.metrics import $name
-
-
-def test_a_case_worked_by_hand():
-    rows = [{"prediction": "a ", "reference": "a"}, {"prediction": "b", "reference": "c"}]
-    assert $name.score(rows)["$name"].value == 50.0
-    assert $name.score(rows, strip=False)["$name"].value == 0.0
-"""),
-    ),
-}
-
-KINDS = ("experiment", *_METHODS)
+STARTS = PACKAGE / "scaffolds"
+METHODS = tuple(kind for kind in ROOMS if (STARTS / "methods" / f"{kind}.py").is_file())
+KINDS = ("experiment", *METHODS)
+_YAML_WORDS = ("true", "false", "null", "none")
+"""What a text in YAML or on the command line says besides a name."""
 
 
 def add(kind: str, name: str, root: Path) -> list[Path]:
     """Writes a new experiment or method with its test.
 
+    An experiment goes below `root`. A method goes into the package's own folders, because a folder is the registry, and
+    its test into the same checkout, wherever the command was given.
+
     Args:
         kind: One of `KINDS`.
         name: `paper/table` for an experiment, a Python name for a method.
-        root: The checkout: the folder of `experiments/`, `harness/` and `tests/`.
+        root: The folder of `experiments/`.
 
     Returns:
         The files written.
 
     Raises:
-        Problem: The kind is unknown, the name is no name, or a file is there already.
+        Problem: The kind is unknown, the name cannot be one, a file is there already, or there is no checkout to
+            write into.
     """
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    pattern = r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*" if kind == "experiment" else r"[a-z][a-z0-9_]*"
-    if not re.fullmatch(pattern, name):
-        raise Problem(f"{name!r} is no name for a new {kind}", hint="use small letters, digits and _, as in wanda")
     title = name.rpartition("/")[2].replace("-", " ").replace("_", " ").capitalize()
-    words = {"name": name, "Title": title}
     if kind == "experiment":
-        texts = {root / "experiments" / f"{name}.yaml": _EXPERIMENT}
+        _check_experiment(name)
+        words = {"new/experiment": name, "New experiment": title}
+        starts = {root / "experiments" / f"{name}.yaml": STARTS / "experiment.yaml"}
     else:
-        module, test = _METHODS[kind]
-        folder = Path(ROOMS[kind].folder)
-        texts = {PACKAGE / folder / f"{name}.py": module, root / "tests" / folder / f"test_{name}.py": test}
-    for path in texts:
-        if path.exists():
-            raise Problem(f"{path} is there already", hint="choose another name, or edit it")
-    for path, template in texts.items():
+        _check_method(kind, name)
+        words, folder = {"new_method": name, "New method": title}, ROOMS[kind].folder
+        starts = {
+            PACKAGE / folder / f"{name}.py": STARTS / "methods" / f"{kind}.py",
+            _tests() / folder / f"test_{name}.py": STARTS / "tests" / f"{kind}.py",
+        }
+    if there := next((path for path in starts if path.exists()), None):
+        raise Problem(f"{there} is there already", hint="choose another name, or edit it")
+    for path, start in starts.items():
+        text = re.sub("|".join(words), lambda found: words[found[0]], start.read_text(encoding="utf8"))
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(template.substitute(words), encoding="utf8")
-    return list(texts)
+        path.write_text(text, encoding="utf8")
+    return list(starts)
+
+
+def _tests() -> Path:
+    """Returns the folder of the tests beside the package."""
+    tests = PACKAGE.parent / "tests"
+    if not tests.is_dir():
+        hint = "a method is a file of the package: clone the repository and `pip install -e .` there"
+        raise Problem("the installed package has no tests beside it", where=str(PACKAGE), hint=hint)
+    return tests
+
+
+def _check_experiment(name: str) -> None:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)*", name):
+        hint = "use small letters, digits, _ and -, as in mine/first-try"
+        raise Problem(f"{name!r} is no name for a new experiment", hint=hint)
+    if name == "all" or name.partition("/")[0] == "experiments":
+        hint = "'all' stands for every experiment, and 'experiments/' is left out of a name"
+        raise Problem(f"{name!r} is no name for a new experiment", hint=hint)
+
+
+def _check_method(kind: str, name: str) -> None:
+    wrong = f"{name!r} is no name for a new {kind}"
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise Problem(wrong, hint="use small letters, digits and _, as in wanda")
+    if keyword.iskeyword(name) or keyword.issoftkeyword(name):
+        raise Problem(f"{wrong}: it is a word of Python's own", hint=f"try {name}_{kind}")
+    if hasattr(builtins, name) or name in _YAML_WORDS:
+        raise Problem(f"{wrong}: it has a meaning of its own, in Python or in YAML", hint=f"try {name}_{kind}")
+    package = ROOMS[kind].path / "__init__.py"
+    if name in _defined(package):
+        raise Problem(f"{wrong}: {package} defines it", hint=f"try {name}_{kind}")
+
+
+def _defined(path: Path) -> set[str]:
+    """Returns the names that a module defines or imports at its top, which a submodule of such a name would replace."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf8")).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return found

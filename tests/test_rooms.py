@@ -37,6 +37,10 @@ def room(tmp_path, monkeypatch):
     """A room of its own in a folder outside the package, with one method in it."""
     (tmp_path / "scaled.py").write_text(MODULE)
     (tmp_path / "_shared.py").write_text("")
+    (tmp_path / "folder.py").mkdir()
+    hidden = tmp_path.parent / "hidden"
+    hidden.mkdir(exist_ok=True)
+    (hidden / "scaled.py").write_text(MODULE)
     room = Room("toy", str(tmp_path), ("score", "extra"))
     monkeypatch.setitem(ROOMS, "toy", room)
     return room
@@ -44,6 +48,8 @@ def room(tmp_path, monkeypatch):
 
 def test_a_file_is_a_method_and_its_signature_the_options(room):
     assert room.names() == ("scaled",)
+    with pytest.raises(Problem, match="unknown toy 'folder'"):
+        room.method("folder")
     method = room.method("scaled")
     assert method.summary == "One line of help."
     assert method.needs == ("weight", "norm")
@@ -75,6 +81,9 @@ def test_resolve_writes_every_default_out_and_is_stable(room):
     [
         ("scald", ["unknown toy 'scald'", "did you mean 'scaled'?", "there is: scaled"]),
         ("_shared", ["unknown toy '_shared'"]),
+        ("../hidden/scaled", ["unknown toy '../hidden/scaled'", "there is: scaled"]),
+        ("sca\0led", ["unknown toy"]),
+        ("", ["unknown toy ''"]),
         ("scaled:powr=2", ["no option 'powr'", "did you mean 'power'?"]),
         ("scaled:steps=1.5", ["steps=1.5 should be int"]),
         ("scaled:steps=true", ["steps=true should be int"]),
@@ -103,14 +112,69 @@ def test_verbs_of_one_file_share_one_set_of_options(room, tmp_path):
     (tmp_path / "two.py").write_text("def score(w, *, a=1): 'H.'\ndef extra(w, *, a=1, b=2): 'H.'\n")
     assert resolve("toy", "two").options == {"a": 1, "b": 2}
     (tmp_path / "clash.py").write_text("def score(w, *, a=1): 'H.'\ndef extra(w, *, a=2): 'H.'\n")
-    with pytest.raises(Problem, match="two defaults"):
+    with pytest.raises(Problem, match="two defaults: 1 and 2"):
         resolve("toy", "clash")
+    (tmp_path / "typed.py").write_text("def score(w, *, a: int = 1): 'H.'\ndef extra(w, *, a: Count = 1): 'H.'\n")
+    with pytest.raises(Problem, match="two annotations: int and Count"):
+        resolve("toy", "typed")
 
 
 def test_a_file_without_the_rooms_verb_is_a_problem(room, tmp_path):
     (tmp_path / "empty.py").write_text("def other(): pass\n")
     with pytest.raises(Problem, match="defines no function 'score'"):
         resolve("toy", "empty")
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "said"),
+    [
+        ("def score(w):\n    return (\n", 2, "'broken' is no Python: '(' was never closed"),
+        ("x = '\0'\n", None, "'broken' is no Python"),
+        ("# \xff\n", None, "'broken' is no Python"),
+    ],
+)
+def test_a_file_that_is_no_python_is_a_problem_with_its_line(room, tmp_path, source, line, said):
+    (tmp_path / "broken.py").write_bytes(source.encode("latin1"))
+    with pytest.raises(Problem) as caught:
+        resolve("toy", "broken")
+    assert said in caught.value.what and str(tmp_path / "broken.py") in caught.value.where
+    assert line is None or caught.value.where.endswith(f":{line}")
+
+
+RANGED = """
+def score(w, *, beams: Count = 5, damping: NonNegative = 0.01, width: Positive | None = None, rate: Sparsity = 0.5):
+    'H.'
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("beams=0", "option beams=0 should be at least 1"),
+        ("beams=true", "option beams=true should be int"),
+        ("beams=1e3", "option beams=1000.0 should be int"),
+        ("damping=-1", "option damping=-1 should be at least 0"),
+        ("damping=inf", "option damping=inf should be a finite number"),
+        ("damping=1" + 400 * "0", "should be a finite number"),
+        ("damping=low", "option damping=low should be float"),
+        ("width=0", "option width=0 should be above 0 or none"),
+        ("width=wide", "option width=wide should be float or none"),
+        ("rate=1", "option rate=1 should be at least 0 and below 1"),
+    ],
+)
+def test_an_option_is_in_its_range(room, tmp_path, text, said):
+    (tmp_path / "ranged.py").write_text(RANGED)
+    with pytest.raises(Problem) as caught:
+        resolve("toy", f"ranged:{text}")
+    assert caught.value.what.endswith(said)
+
+
+def test_what_is_in_its_range_is_taken_as_the_plain_number(room, tmp_path):
+    (tmp_path / "ranged.py").write_text(RANGED)
+    found = resolve("toy", "ranged:beams=1,damping=0,width=2,rate=0").options
+    assert found == {"beams": 1, "damping": 0.0, "width": 2.0, "rate": 0.0}
+    assert [type(value) for value in found.values()] == [int, float, float, float]
+    assert resolve("toy", "ranged:width=none").options["width"] is None
 
 
 def test_parse_reads_literals_and_the_nm_shorthand():
@@ -123,9 +187,17 @@ def test_terms_are_weighted_and_resolved(room):
     half, one = resolve_terms("toy", "0.5*plain + scaled:power=1e+3")
     assert (half.weight, str(half)) == (0.5, "0.5*plain")
     assert (one.weight, one.choice.options["power"]) == (1.0, 1000.0)
-    for wrong in ("x*plain", "-1*plain", "plain + plain"):
+    for wrong in ("x*plain", "-1*plain", "plain + plain", "inf*plain", "true*plain"):
         with pytest.raises(Problem):
             resolve_terms("toy", wrong)
+
+
+@pytest.mark.parametrize("text", ["0*plain", "0*plain + 0.0*scaled", "1e-300*plain + 0*scaled"])
+def test_a_sum_in_which_nothing_weighs_is_refused(room, text):
+    (room.path / "plain.py").write_text("def score(w): 'H.'\n")
+    with pytest.raises(Problem, match="weighs nothing"):
+        resolve_terms("toy", text)
+    assert [term.weight for term in resolve_terms("toy", "0*plain + 1e-9*scaled")] == [0, 1e-9]
 
 
 def test_bind_gives_each_verb_the_options_it_takes(room, monkeypatch):

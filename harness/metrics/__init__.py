@@ -3,7 +3,8 @@
 A file defines `score(rows, *, options) -> dict[str, Score]`. The first score is the headline and carries the file's
 name; the others stand beside it (per task, under another normaliser, ...). Shares and rates are in percent, as papers
 print them. Every number says its protocol: two scores may be compared only where the protocols are equal. `PACKAGES`
-names the packages whose version can change a score; it is part of the evaluation's key.
+names the packages whose version can change a score; it is part of the evaluation's key. `TASKS` names the tasks whose
+prediction rows it reads; a task's own `METRIC` need not.
 """
 
 from __future__ import annotations

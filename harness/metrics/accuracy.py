@@ -1,6 +1,7 @@
-"""Zero-shot accuracy: the share of documents whose right choice has the highest likelihood, per task and on average.
+"""Accuracy: the share of documents or pictures whose right choice has the highest score, per task and on average.
 
-    acc: the highest sum of log-probabilities;   acc_norm: the highest sum divided by the choice's length in characters
+    zero_shot: acc: the highest sum of log-probabilities;  acc_norm: that divided by the choice's length in characters
+    classification: acc: the highest logit (top-1)
 
 The headline is the plain mean over the tasks, each task counting once, as the pruning papers average. The error of a
 task is lm-eval's, from the variance over documents; that of the mean over tasks is sqrt(sum of squares) / tasks.
@@ -19,6 +20,8 @@ from harness.metrics import Score, mean
 from harness.metrics._compute import columns, compute
 from harness.problems import Problem
 from harness.tasks.zero_shot import MEASURES
+
+TASKS = ("zero_shot", "classification")
 
 
 class TaskMeans(evaluate.Metric):
@@ -41,10 +44,11 @@ class TaskMeans(evaluate.Metric):
 
 
 def score(rows: Iterable[Mapping[str, Any]], *, measure: Literal["acc", "acc_norm"] = "acc") -> dict[str, Score]:
-    """Zero-shot accuracy in percent: the mean over tasks, then every task's acc and acc_norm.
+    """Accuracy in percent: the mean over tasks, then every task's acc and acc_norm.
 
     Args:
-        rows: Prediction rows of the zero-shot task: `task`, `protocol`, `acc` and, for most tasks, `acc_norm`.
+        rows: Prediction rows of zero-shot or image classification: `task`, `protocol`, `acc` and, for most zero-shot
+            tasks, `acc_norm`.
         measure: Which of the two is averaged into the headline `accuracy`.
 
     Raises:

@@ -10,15 +10,17 @@ Predictions and references are stripped, as in the SquareHead authors' translati
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import evaluate
 from sacrebleu.metrics import BLEU
 
 from harness.metrics import Score
 from harness.metrics._compute import columns, compute, text_pairs
+from harness.ranges import Whole
 
 PACKAGES = ("sacrebleu",)
+TASKS = ("translation", "speech", "reasoning")
 
 
 class CorpusBleu(evaluate.Metric):
@@ -38,7 +40,11 @@ class CorpusBleu(evaluate.Metric):
 
 
 def score(
-    rows: Iterable[Mapping[str, Any]], *, tokenize: str = "13a", lowercase: bool = False, resamples: int = 1000
+    rows: Iterable[Mapping[str, Any]],
+    *,
+    tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a",
+    lowercase: bool = False,
+    resamples: Whole = 1000,
 ) -> dict[str, Score]:
     """BLEU by sacrebleu, 0 to 100.
 

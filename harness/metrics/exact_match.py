@@ -19,6 +19,7 @@ from harness.metrics import Score, mean
 from harness.metrics._compute import columns, compute, text_pairs
 from harness.problems import Problem
 
+TASKS = ("reasoning",)
 _MARKED = re.compile(r"#### (-?[\d.,]+)", re.ASCII)
 _NUMBER = re.compile(r"-?[$\d.,]{2,}|-?\d+", re.ASCII)
 

@@ -20,6 +20,8 @@ from harness.metrics import Score, ratio
 from harness.metrics._compute import columns, compute
 from harness.problems import Problem
 
+TASKS = ("language_modelling",)
+
 
 class NegativeLogLikelihood(evaluate.Metric):
     """Mean negative log-likelihood per unit, in nats, as an `evaluate` metric: predictions nll, references units."""

@@ -22,6 +22,7 @@ from harness.metrics._compute import columns, compute, text_pairs
 from harness.problems import Problem
 
 PACKAGES = ("jiwer",)
+TASKS = ("speech",)
 
 
 class WordErrors(evaluate.Metric):

@@ -121,7 +121,7 @@ def _check_apart(axis: Axis, others: Iterable[Axis], entry: Entry) -> None:
 def _check_label(label: str, taken: Mapping[str, Any], path: str, entry: Entry) -> None:
     where = entry.where(path)
     if label in taken:
-        raise Problem(f"{path}: the label {label!r} stands twice", where=where)
+        raise Problem(f"{path}: the label {label!r} stands twice", where=where, hint="give every value once")
     if label in RESERVED:
         raise Problem(f"{path}: the label {label!r} is taken", where=where, hint=f"reserved: {', '.join(RESERVED)}")
     if "/" in label or len(label) > LONGEST or not label.isprintable() or not re.search("[A-Za-z0-9]", label):

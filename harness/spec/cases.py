@@ -37,6 +37,9 @@ def matched_cases(entry: Entry, axes: list[Axis]) -> tuple[list[Matched], list[P
             path = f"cases.{i}.when.{name}"
             values = values if isinstance(values, list) else [values]
             problems += _unknown(name, values, own, top, path, entry)
+            if not values:
+                what = f"{path}: no value of {name!r} is named, so the case never holds"
+                problems.append(Problem(what, where=entry.where(path), hint=f"{name}: [0.5, 0.75], or leave it out"))
             labels = (own[name].label(value) for value in values) if name in own else ()
             when[name] = frozenset(label for label in labels if label)
         flat = settings_of(case.set)

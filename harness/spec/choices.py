@@ -73,7 +73,9 @@ def agree(data: str | None, task: str, *, trains: bool) -> None:
     kind = constant("data", data, "KIND") if data else None
     name = task.partition(":")[0]
     if reads is None and trains:
-        raise fault(Problem(f"task {name!r} only evaluates: it has no examples to learn or calibrate from"), "task")
+        hint = "of the tasks with examples there is: " + ", ".join(_training_tasks())
+        text = f"task {name!r} only evaluates: it has no examples to learn or calibrate from"
+        raise fault(Problem(text, hint=hint), "task")
     if reads is None and data:
         raise fault(Problem(f"task {name!r} brings its own data", hint="leave data out"), "data")
     if reads != kind:
@@ -82,6 +84,11 @@ def agree(data: str | None, task: str, *, trains: bool) -> None:
         said = f"{data.partition(':')[0]!r} is {kind}" if data else "none is given"
         hint = f"of that kind there is: {', '.join(fitting)}"
         raise fault(Problem(f"task {name!r} reads {reads} data, but {said}", hint=hint), "data")
+
+
+def _training_tasks() -> list[str]:
+    room = rooms.ROOMS["task"]
+    return [name for name in room.names() if room.method(name).constants.get("READS")]
 
 
 def needs_teacher(loss: str) -> bool:

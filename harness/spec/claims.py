@@ -10,17 +10,23 @@ A side stands for every cell that has its labels; the two sides are paired where
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem, nearest
 from harness.spec.axes import Axis
 from harness.spec.yaml_lines import value as read_value
 
+if TYPE_CHECKING:
+    from harness.spec.grid import Cell
+
 BASELINES = ("dense", "one_shot")
 _CLAIM = re.compile(r"(?P<left>\S.*?)\s+(?P<op>>=|<=|>|<|~)\s+(?P<right>\S.*?)(?:\s+at\s+(?P<conditions>.*))?")
 _CONDITION = re.compile(r"(?P<axis>[^\s<>=]+)\s*(?P<op>>=|<=|>|<|=)\s*(?P<value>\S.*)")
+_COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 _HINT = "write: squarehead > cross_entropy at prune.sparsity >= 0.7"
 
 
@@ -31,6 +37,10 @@ class Side:
     text: str
     labels: tuple[tuple[str, str], ...]
     baseline: str | None
+
+    def means(self, cell: Cell) -> bool:
+        """Says whether a cell is of this side: the same baseline or none, and the labels that it asks for."""
+        return cell.baseline == self.baseline and all(cell.axes.get(axis) == label for axis, label in self.labels)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,49 @@ def parse(text: str, axes: Sequence[Axis], baselines: Sequence[str] = BASELINES,
         raise Problem(f"{said} compares a cell with itself", where=where)
     parts = re.split(r"\s+and\s+", match["conditions"]) if match["conditions"] is not None else ()
     return Claim(text, left, match["op"], right, tuple(_condition(part, axes, said, where) for part in parts))
+
+
+def holds(condition: Condition, label: str, value: Any) -> bool:
+    """Says whether an axis's point, its label and value, meets a condition."""
+    return label == condition.value if condition.op == "=" else _COMPARE[condition.op](value, condition.value)
+
+
+def check(claim: Claim, axes: Sequence[Axis], cells: Iterable[Cell], where: str | None = None) -> None:
+    """Refuses a claim that says nothing of any cell.
+
+    Raises:
+        Problem: A side is no cell's, or no value of an axis meets the conditions on it, or a side's own label does not.
+    """
+    cells = {cell.label: cell for cell in cells}
+    known: set[str] = set()
+    for side in (claim.left, claim.right):
+        meant = [cell for cell in cells.values() if side.means(cell)]
+        if not meant:
+            hint = "a baseline is called by the labels that matter to it, as in 0.6/one_shot"
+            what = f"claim {claim.text!r}: no cell is {side.text!r}"
+            raise Problem(what, where=where, nearest=nearest(side.text, cells), hint=hint)
+        known.update(*(cell.axes for cell in meant))
+    for axis in axes:
+        if conditions := [one for one in claim.conditions if one.axis == axis.name]:
+            _check_conditions(claim, axis, conditions, axis.name in known, where)
+
+
+def _check_conditions(
+    claim: Claim, axis: Axis, conditions: Sequence[Condition], known: bool, where: str | None
+) -> None:
+    never = f"claim {claim.text!r} never holds"
+    if not known:
+        what = f"{never}: neither side has the axis {axis.name}"
+        raise Problem(what, where=where, hint="leave the condition out")
+    met = [label for label, p in axis.points.items() if all(holds(one, label, p.value) for one in conditions)]
+    if not met:
+        hint = f"its values: {', '.join(axis.points)}"
+        raise Problem(f"{never}: no value of {axis.name} is so", where=where, hint=hint)
+    for side in (claim.left, claim.right):
+        label = dict(side.labels).get(axis.name, met[0])
+        if label not in met:
+            what = f"{never}: {side.text!r} is at {axis.name} = {label}"
+            raise Problem(what, where=where, hint="leave out the condition, or the label")
 
 
 def _side(text: str, axes: Sequence[Axis], baselines: Sequence[str], said: str, where: str | None) -> Side:

@@ -5,19 +5,21 @@ read(name, scale)   the entry, or the first problem          check(name)   every
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, field_validator
 
 from harness.problems import Problem
+from harness.spec import claims as orderings
 from harness.spec import grid, listing, merge, yaml_lines
 from harness.spec import reference as references
 from harness.spec.axes import axes_of
 from harness.spec.choices import fault
-from harness.spec.claims import Claim, parse
+from harness.spec.claims import Claim
 from harness.spec.faults import problems_of
 from harness.spec.sections import LARGEST_SEED, STRICT
 
@@ -111,6 +113,11 @@ class Entry(BaseModel):
         """The names of its evaluations."""
         return tuple(self.evaluate) or (self.task.partition(":")[0],)
 
+    @functools.cached_property
+    def expanded(self) -> tuple[list[grid.Cell], list[Problem]]:
+        """Its cells, and everything that is wrong with them."""
+        return grid.expand(self)
+
     def where(self, dotted: str) -> str:
         """Returns the place, `file:line` or `--set ...`, of a dotted key or of the nearest thing around it."""
         return self._merged.where(dotted)
@@ -137,10 +144,13 @@ def read(name: str, scale: str | None = None, root: Path | None = None, set: Ite
     Raises:
         Problem: The first of what is wrong with it, its cells, references and claims included.
     """
-    entry, problems = _read(name, scale, root, set)
+    document = yaml_lines.load(listing.path_of(name, root))
+    set = tuple(set)
+    entry, problems = _at(name, document, scale, set, _top(document))
     if entry is None or problems:
         first, *others = problems
-        more = f"and {len(others)} more: harness check {name}" if others else None
+        all_of_them = "" if set else f": harness check {name}"  # which knows nothing of --set
+        more = f"and {len(others)} more{all_of_them}" if others else None
         hint = "\n  ".join(filter(None, (first.hint, more))) or None
         raise Problem(first.what, where=first.where, nearest=first.nearest, hint=hint)
     return entry
@@ -150,11 +160,24 @@ def check(name: str, root: Path | None = None) -> list[Problem]:
     """Returns every problem of an entry over all its scales; an empty list for a good one."""
     path = listing.path_of(name, root)
     try:
-        known = listing.headline(path).scales
+        document = yaml_lines.load(path)
     except Problem as problem:
         return [problem]
-    found = [problem for scale in known for problem in _read(name, scale, root, ())[1]]
-    return list({(problem.where, problem.what): problem for problem in found}.values())
+    top, known = _top(document), listing.scales_of(document.data)
+    return _each_once(problem for scale in known for problem in _at(name, document, scale, (), top)[1])
+
+
+def _each_once(problems: Iterable[Problem]) -> list[Problem]:
+    """Returns problems by what they say: of those that stand at several places, the first with the other places."""
+    places: dict[str, dict[str, Problem]] = {}
+    for problem in problems:
+        places.setdefault(problem.what, {}).setdefault(problem.where, problem)
+    found = []
+    for first, *others in (list(each.values()) for each in places.values()):
+        also = f"also at {', '.join(other.where for other in others)}" if others else None
+        hint = "\n  ".join(filter(None, (first.hint, also))) or None
+        found.append(Problem(first.what, where=first.where, nearest=first.nearest, hint=hint))
+    return found
 
 
 def claims(entry: Entry) -> list[Claim]:
@@ -162,22 +185,29 @@ def claims(entry: Entry) -> list[Claim]:
     return _claims(entry)[0]
 
 
-def _read(name: str, scale: str | None, root: Path | None, set: Iterable[str]) -> tuple[Entry | None, list[Problem]]:
-    path = listing.path_of(name, root)
+def _at(
+    name: str, document: yaml_lines.Document, scale: str | None, set: Iterable[str], top: Entry | list[Problem]
+) -> tuple[Entry | None, list[Problem]]:
+    """Returns an entry at a scale (None for its top level) and what is wrong with it; `top` is what `_top` returned."""
+    first = listing.scales_of(document.data)[0]
     try:
-        document = yaml_lines.load(path)
-        top_scale = listing.scales_of(document.data)[0]
-        top = merge.at_scale(document, top_scale)
-        merged = merge.override(merge.at_scale(document, scale or top_scale), set)
+        merged = merge.override(merge.at_scale(document, scale or first), set)
+        entry, problems = (top, []) if isinstance(top, Entry) and merged == top._merged else _validated(merged)
     except Problem as problem:
         return None, [problem]
-    entry, problems = _validated(merged)
-    above, wrong = _validated(top)
-    if entry is None or above is None:
-        return None, problems or wrong
-    entry._name, entry._scale, entry._top = name, scale or top_scale, above
-    problems = grid.expand(entry)[1]
-    return entry, problems or [*_wrong_references(entry), *_claims(entry)[1]]
+    if entry is None or not isinstance(top, Entry):
+        return None, problems or top
+    entry._name, entry._scale, entry._top = name, scale or first, top
+    return entry, entry.expanded[1] or [*_wrong_references(entry), *_claims(entry)[1]]
+
+
+def _top(document: yaml_lines.Document) -> Entry | list[Problem]:
+    """Returns an entry at its own top level, or what is wrong with it."""
+    try:
+        entry, problems = _validated(merge.at_scale(document, listing.scales_of(document.data)[0]))
+    except Problem as problem:
+        return [problem]
+    return entry or problems
 
 
 def _validated(merged: merge.Merged) -> tuple[Entry | None, list[Problem]]:
@@ -192,20 +222,33 @@ def _validated(merged: merge.Merged) -> tuple[Entry | None, list[Problem]]:
 def _wrong_references(entry: Entry) -> list[Problem]:
     if entry.reference is None:
         return []
-    labels = [cell.label for one in {id(e): e for e in (entry, entry.top)}.values() for cell in grid.expand(one)[0]]
+    labels = [cell.label for one in {id(e): e for e in (entry, entry.top)}.values() for cell in one.expanded[0]]
     return references.check(entry.reference, dict.fromkeys(labels), entry.evaluations, entry.where)
 
 
 def _claims(entry: Entry) -> tuple[list[Claim], list[Problem]]:
-    own, top = axes_of(entry)[0], axes_of(entry.top)[0]
+    read = [_claim_reader(one) for one in {id(e): e for e in (entry, entry.top)}.values()]
     found, problems = [], []
     for i, text in enumerate(entry.claims):
         where = entry.where(f"claims.{i}")
         try:
-            found.append(parse(text, own, entry.baselines, where))
+            found.append(read[0](text, where))
         except Problem as problem:
             try:
-                parse(text, top, entry.top.baselines, where)
+                read[-1](text, where)
             except Problem:
                 problems.append(problem)
     return found, problems
+
+
+def _claim_reader(entry: Entry) -> Callable[[str, str], Claim]:
+    """Returns the function that reads a claim, given its place, about the cells of an entry at its scale."""
+    axes = axes_of(entry)[0]
+    cells = entry.expanded[0]
+
+    def read(text: str, where: str) -> Claim:
+        claim = orderings.parse(text, axes, entry.baselines, where)
+        orderings.check(claim, axes, cells, where)
+        return claim
+
+    return read

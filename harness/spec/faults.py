@@ -9,9 +9,17 @@ from pydantic import BaseModel, ValidationError
 
 from harness.problems import Problem, nearest
 
+_BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+"""What pydantic calls the bounds of a number, and what `ranges` does."""
+
 
 def problems_of(
-    error: ValidationError, data: Any, model: type[BaseModel], where: Callable[[str], str], prefix: str = ""
+    error: ValidationError,
+    data: Any,
+    model: type[BaseModel],
+    where: Callable[[str], str],
+    prefix: str = "",
+    stands: Callable[[str, bool], str] = lambda dotted, whole: dotted,
 ) -> list[Problem]:
     """Translates every error of a validation.
 
@@ -21,14 +29,15 @@ def problems_of(
         model: The model it should fit.
         where: Returns the place of a dotted key.
         prefix: The dotted key of `data` itself.
+        stands: Returns the key to tell of a dotted key, also given whether the section is wrong as a whole.
     """
     found: dict[str, Problem] = {}
     for one in error.errors(include_url=False):
         parts = _path(one["loc"], data)
         context = one.get("ctx", {})
-        if one["type"] == "problem" and context["key"]:
-            parts = (*parts, context["key"])
-        dotted = ".".join(map(str, filter(None, (prefix, *map(str, parts)))))
+        whole = one["type"] == "problem" and bool(context["key"])
+        parts = (*parts, context["key"]) if whole else parts
+        dotted = stands(".".join(filter(None, (prefix, *map(str, parts)))), whole)
         found[f"{dotted} {one['type'] == 'problem'}"] = _problem(one, dotted, parts, model, where)
     return list(found.values())
 
@@ -60,6 +69,8 @@ def _problem(one: Any, dotted: str, parts: tuple, model: type[BaseModel], where:
         return Problem(f"unknown key {dotted!r}", where=place, nearest=close, hint=f"it may be: {', '.join(fields)}")
     said = one["msg"].replace("Input should", "should")
     said = said.replace("valid tuple", "list").replace("valid dictionary", "mapping")
+    if bound := next((key for key in _BOUNDS if key in one.get("ctx", {})), None):
+        said = f"should be {_BOUNDS[bound]} {one['ctx'][bound]:g}"
     return Problem(f"{dotted}: {said}, not {one['input']!r}", where=place)
 
 

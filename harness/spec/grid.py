@@ -97,7 +97,8 @@ def _wrong_together(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]
         hint = "add prune, or call the dense fine-tuning prepare"
         yield Problem("tune fine-tunes a pruned model, and there is no prune", where=entry.where("tune"), hint=hint)
     if settings["tune"] is None and entry.chain:
-        yield Problem("a chain starts each cell from tuned weights, and there is no tune", where=entry.where("chain"))
+        what = "a chain starts each cell from tuned weights, and there is no tune"
+        yield Problem(what, where=entry.where("chain"), hint="add tune, or set chain: null")
     if str(settings["model"]).startswith("tiny/") and settings["prepare"] is None:
         hint = "add prepare: {steps: 100, lr: 1e-3}"
         yield Problem(f"{settings['model']} has random weights and no prepare", where=entry.where("model"), hint=hint)
@@ -116,7 +117,8 @@ def _wrong_chain(entry: Entry, axes: list[Axis]) -> Iterator[Problem]:
         hint = f"axes: {', '.join(names) or 'none'}; a scale without that axis sets chain: null"
         yield Problem(f"chain: the grid has no axis {entry.chain!r}", where=where, nearest=names[:3], hint=hint)
     elif not axis.numeric:
-        yield Problem(f"chain: the axis {entry.chain!r} has values that are no numbers", where=where)
+        hint = "a chain goes along numbers, as those of prune.sparsity"
+        yield Problem(f"chain: the axis {entry.chain!r} has values that are no numbers", where=where, hint=hint)
 
 
 def _grid(entry: Entry, built: list[_Built], axes: list[Axis]) -> Iterator[Cell]:

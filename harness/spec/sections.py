@@ -14,11 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from harness import rooms
 from harness.problems import Problem, nearest
 from harness.spec.choices import Data, Loss, Task, agree, constant, fault, needs_teacher, one_of
+from harness.spec.fits import wrong_metric
 
 STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 SETTINGS = ("model", "data", "task")
 """What the top of an entry gives every section."""
 LARGEST_SEED = 2**32 - 1  # what every generator takes
+LEAST = 1e-4
+"""The lowest sparsity above 0, and the lowest share of weights that stays."""
 ALTERNATIVES = {"steps": "epochs", "epochs": "steps", "criterion": "solver", "solver": "criterion"}
 """Keys of which a section has one: a later setting of the one replaces an earlier setting of the other."""
 
@@ -36,8 +39,8 @@ class Training(BaseModel):
     split: str = Field("train", description="The split that is trained on.")
     rows: int | None = Field(None, ge=1, description="Only the first so many rows of the split; null for all.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps.")
-    epochs: float | None = Field(None, gt=0, description="Passes over the rows.")
-    lr: float = Field(gt=0, description="Peak learning rate.")
+    epochs: float | None = Field(None, ge=1e-4, le=1e6, description="Passes over the rows.")
+    lr: float = Field(ge=1e-12, le=10, description="Peak learning rate.")
     warmup: int | float = Field(0, ge=0, description="Steps of linear warm-up, or a fraction of all steps below 1.")
     schedule: Annotated[str, one_of("schedule")] = Field(
         "linear", validate_default=True, description="What the learning rate does after the warm-up."
@@ -46,7 +49,7 @@ class Training(BaseModel):
     accumulation: int = Field(1, ge=1, description="Micro-batches that a step's examples are split into.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     betas: Annotated[tuple[float, float], Field(strict=False)] = Field((0.9, 0.999), description="AdamW's betas.")
-    clip: float | None = Field(None, gt=0, description="Largest norm of the gradient; null for no clipping.")
+    clip: float | None = Field(None, ge=1e-9, description="Largest norm of the gradient; null for no clipping.")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of the forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the order of the data and dropout.")
     checkpoint_every: int = Field(
@@ -73,9 +76,13 @@ class Training(BaseModel):
             raise fault(Problem("give exactly one of steps and epochs", hint="set the other one to null"))
         if self.batch_size % self.accumulation:
             text = f"a batch of {self.batch_size} does not divide into {self.accumulation} micro-batches"
-            raise fault(Problem(text), "accumulation")
+            fitting = [str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            raise fault(Problem(text, hint=f"it divides into {', '.join(fitting)}"), "accumulation")
         if self.steps and isinstance(self.warmup, int) and self.warmup > self.steps:
-            raise fault(Problem(f"{self.warmup} steps of warm-up are more than the {self.steps} steps"), "warmup")
+            text = f"{self.warmup} steps of warm-up are more than the {self.steps} steps"
+            raise fault(Problem(text, hint="below 1 it is a fraction of the steps: 0.1"), "warmup")
+        if self.steps == 1 and round(self.warmup):
+            raise fault(Problem("a single step that warms up has the rate 0", hint="leave warmup out"), "warmup")
         agree(self.data, self.task, trains=True)
         return self
 
@@ -131,12 +138,25 @@ class Prune(BaseModel):
     sparsity: float | None = Field(
         None, validate_default=True, description="Fraction of zeros, at least 0 and below 1; an N:M pattern gives it."
     )
+    refiner: Annotated[str, one_of("refiner")] | None = Field(None, description="Swaps pruned weights for kept ones.")
     allocation: Annotated[str, one_of("allocation")] = Field(
         "uniform", validate_default=True, description="How the sparsity is spread over the layers."
+    )
+    ramp: Annotated[str, one_of("ramp")] = Field(
+        "one_shot", validate_default=True, description="Over which sparsities it goes, a walk for each."
+    )
+    skip: Annotated[tuple[str, ...], Field(strict=False)] = Field(
+        (), description="Layers that stay dense, by globs of their names; the sparsity is that of the others."
     )
     samples: int = Field(128, ge=1, description="Calibration examples.")
     batch_size: int = Field(8, ge=1, description="Calibration examples per forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="The weights' type from here on.")
+    search_data: Data | None = Field(None, description="What a searching allocation is judged on; null: the data.")
+    search_split: str = Field(
+        "validation", description="The split that a search is judged on; on test it tunes what is reported."
+    )
+    search_limit: int | None = Field(None, ge=1, description="Only the first so many of its examples; null for all.")
 
     @field_validator("pattern")
     @classmethod
@@ -153,12 +173,15 @@ class Prune(BaseModel):
         if sparsity is not None and not 0 <= sparsity < 1:
             hint = f"for {sparsity:g}% write {sparsity / 100:g}" if 1 < sparsity < 100 else None
             raise fault(Problem(f"sparsity is at least 0 and below 1, not {sparsity}", hint=hint))
+        if sparsity and not LEAST <= sparsity <= 1 - LEAST:
+            text = f"a sparsity of {sparsity:g} leaves hardly a weight to prune or to keep"
+            raise fault(Problem(text, hint=f"from {LEAST:g} to {1 - LEAST:g}, or 0"))
         if "pattern" not in info.data:
             return sparsity
         options = rooms.parse(info.data["pattern"]).options
         given = 1 - options["n"] / options["m"] if {"n", "m"} <= options.keys() else None
         if given is None and sparsity is None:
-            raise fault(Problem("sparsity is missing", hint="for example sparsity: 0.5"))
+            raise fault(Problem("it is missing", hint="for example sparsity: 0.5"))
         if given is not None and sparsity is not None and abs(given - sparsity) > 1e-6:
             text = f"{options['n']}:{options['m']} keeps {options['n']} of {options['m']}: its sparsity is {given:g}"
             raise fault(Problem(f"{text}, not {sparsity:g}", hint="leave sparsity out"))
@@ -169,7 +192,44 @@ class Prune(BaseModel):
         if (self.criterion is None) == (self.solver is None):
             raise fault(Problem("give exactly one of criterion and solver", hint="for example solver: sparsegpt"))
         agree(self.data, self.task, trains=True)
+        if self.search_data:
+            agree(self.search_data, self.task, trains=True)
+        self._fits_together()
         return self
+
+    def _fits_together(self) -> None:
+        """Refuses methods that cannot go together, whatever the model."""
+        pattern, allocation, ramp = (rooms.parse(text) for text in (self.pattern, self.allocation, self.ramp))
+        fixes = {"n", "m"} <= pattern.options.keys()
+        if fixes and allocation.name != "uniform":
+            text = f"{allocation.name} gives every layer its own sparsity, and {_short(pattern)} fixes it"
+            hint = f"mixed_nm:m={pattern.options['m']} has another N in every layer"
+            raise fault(Problem(text, hint=hint), "allocation")
+        if fixes and ramp.name != "one_shot":
+            raise fault(Problem(f"{ramp.name} goes over several sparsities, and {_short(pattern)} has one"), "ramp")
+        if "scores" in rooms.ROOMS["allocation"].method(allocation.name).needs and self.solver:
+            text = f"{allocation.name} compares the scores of a criterion, and a solver has none"
+            raise fault(Problem(text, hint="write criterion: in place of solver:"), "allocation")
+        if self.refiner:
+            self._can_be_refined(pattern.name)
+        try:
+            rooms.bind("ramp", ramp)(self.sparsity)
+        except Problem as problem:
+            raise fault(problem, "ramp") from problem
+
+    def _can_be_refined(self, pattern: str) -> None:
+        name = rooms.parse(self.refiner).name
+        keeps = rooms.ROOMS["refiner"].method(name).constants["PATTERNS"]
+        if self.solver:
+            text = f"{name} edits the mask of a criterion; {rooms.parse(self.solver).name} has changed the weights too"
+            raise fault(Problem(text, hint="criterion: sparsegpt is the mask of SparseGPT alone"), "refiner")
+        if pattern not in keeps:
+            text = f"{name} breaks the pattern {pattern}"
+            raise fault(Problem(text, hint="it keeps: " + ", ".join(keeps)), "refiner")
+
+
+def _short(pattern: rooms.Choice) -> str:
+    return f"{pattern.options['n']}:{pattern.options['m']}"
 
 
 class Evaluation(BaseModel):
@@ -190,6 +250,13 @@ class Evaluation(BaseModel):
     @classmethod
     def _of_the_task(cls, metric: Any, info: ValidationInfo) -> Any:
         return constant("task", info.data["task"], "METRIC") if metric is None and "task" in info.data else metric
+
+    @field_validator("metric")
+    @classmethod
+    def _reads_the_task(cls, metric: str | None, info: ValidationInfo) -> str | None:
+        if metric and "task" in info.data and (wrong := wrong_metric(metric, info.data["task"].partition(":")[0])):
+            raise fault(wrong)
+        return metric
 
     @model_validator(mode="after")
     def _consistent(self) -> Evaluation:

@@ -18,13 +18,14 @@ from harness.spec.axes import Axis
 from harness.spec.cases import Matched
 from harness.spec.choices import check_model
 from harness.spec.faults import problems_of
+from harness.spec.fits import wrong_tiny
 from harness.spec.sections import SECTIONS, SETTINGS, lay
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
 
 Labels = tuple[str, ...]
-_READS = {section: {section, "data", "task"} for section in SECTIONS} | {"top": set(SETTINGS)}
+_READS = {section: {section, *SETTINGS} for section in SECTIONS} | {"top": set(SETTINGS)}
 
 
 class Settings:
@@ -102,15 +103,20 @@ class Settings:
         """Fills in the entry's data and task, checks, and writes every default out."""
         top = self.once("top", labels, self.top)
         raw = {key: value for key, value in raw.items() if value is not None or key not in ("data", "task")}
+        inherited = {"data", "task"} - raw.keys()
         raw = {"task": top["task"]} | raw
         if section != "evaluate" or not _reads_nothing(raw["task"]):
             raw = {"data": top["data"]} | raw
+        where, stands = functools.partial(self.where, labels=labels), functools.partial(_stands, inherited)
         try:
-            return SECTIONS[section].model_validate(raw, context=self.context).model_dump(mode="json")
+            found = SECTIONS[section].model_validate(raw, context=self.context).model_dump(mode="json")
         except ValidationError as error:
-            where = functools.partial(self.where, labels=labels)
-            self.problems += problems_of(error, raw, SECTIONS[section], where, dotted)
+            self.problems += problems_of(error, raw, SECTIONS[section], where, dotted, stands)
             return {}
+        for field, wrong in wrong_tiny(top["model"], found):
+            key = stands(f"{dotted}.{field}")
+            self.problems.append(Problem(f"{key}: {wrong.what}: {top['model']}", where=where(key), hint=wrong.hint))
+        return found
 
     def where(self, dotted: str, labels: Labels) -> str:
         """Returns the place that a setting's value under these labels comes from."""
@@ -121,6 +127,20 @@ class Settings:
         if "." in dotted and field in SETTINGS and not self.entry.has(dotted):
             return self.where(field, labels)
         return self.entry.where(dotted)
+
+
+def _stands(inherited: set[str], dotted: str, whole: bool = False) -> str:
+    """Returns the key at which a section's wrong value is told: what it inherits, at the entry's own key.
+
+    Args:
+        inherited: Which of data and task the section takes from the entry.
+        dotted: The key in the section.
+        whole: Whether it is wrong only beside the other keys: data that do not suit the section's own task.
+    """
+    section, _, field = dotted.rpartition(".")
+    if whole and field == "data" and inherited == {"data"}:
+        return f"{section}.task"
+    return field if field in inherited else dotted
 
 
 def _head(setting: str) -> str:

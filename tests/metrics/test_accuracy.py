@@ -1,4 +1,4 @@
-"""Zero-shot accuracy: every task counts once, and the errors are lm-eval's."""
+"""Accuracy: every task counts once, and the errors are lm-eval's."""
 
 from __future__ import annotations
 
@@ -47,3 +47,10 @@ def test_a_task_without_the_measure_is_named():
 
 def test_one_document_has_no_error():
     assert accuracy.score(rows("a", [1]))["accuracy"].stderr is None
+
+
+def test_pictures_are_one_task_without_a_normalised_accuracy():
+    found = accuracy.score(rows("classification", [1, 1, 0, 1]))
+    assert list(found) == ["accuracy", "classification/acc"]
+    assert found["accuracy"].value == found["classification/acc"].value == 75
+    assert found["accuracy"].stderr == pytest.approx(100 * (0.75 * 0.25 / 3) ** 0.5)

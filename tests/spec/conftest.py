@@ -10,8 +10,8 @@ from harness.spec import entry as spec
 from harness.spec.grid import cells
 
 FILES = {
-    "models/t5.py": "def blocks(model):\n    ...",
-    "models/mpt.py": "def blocks(model):\n    ...",
+    "models/t5.py": 'MODEL_TYPES = ("t5",)\nTASKS = ("translation", "zero_shot")\ndef blocks(model):\n    ...',
+    "models/mpt.py": 'MODEL_TYPES = ("mpt",)\nTASKS = ("modelling", "zero_shot")\ndef blocks(model):\n    ...',
     "data/pairs.py": 'KIND = "translation"\ndef rows(split, *, size: int = 100):\n    ...',
     "data/books.py": 'KIND = "text"\ndef rows(split):\n    ...',
     "tasks/translation.py": (
@@ -23,14 +23,16 @@ FILES = {
     ),
     "tasks/zero_shot.py": 'READS = None\nMETRIC = "accuracy"\ndef predict(model, *, tasks: str = "a+b"):\n    ...',
     "metrics/bleu.py": "def score(rows):\n    ...",
+    "metrics/chrf.py": 'TASKS = ("translation",)\ndef score(rows):\n    ...',
     "metrics/perplexity.py": "def score(rows):\n    ...",
     "metrics/accuracy.py": 'def score(rows, *, measure: str = "acc"):\n    ...',
     "pruning/criteria/magnitude.py": "def score(weight):\n    ...",
     "pruning/criteria/wanda.py": "def score(weight, norm):\n    ...",
     "pruning/solvers/sparsegpt.py": "def solve(weight, gram, choose, sparsity, *, block: int = 128):\n    ...",
     "pruning/patterns/unstructured.py": "def choose(scores, sparsity):\n    ...",
-    "pruning/patterns/nm.py": "def choose(scores, sparsity, *, n: int = 2, m: int = 4):\n    ...",
+    "pruning/patterns/nm.py": 'PERIOD = "m"\ndef choose(scores, sparsity, *, n: int = 2, m: int = 4):\n    ...',
     "pruning/allocation/uniform.py": "def allocate(layers, sparsity):\n    ...",
+    "pruning/ramps/one_shot.py": "def targets(sparsity):\n    ...",
     "tuning/methods/masked.py": "def prepare(model):\n    ...",
     "tuning/losses/cross_entropy.py": "def loss(student):\n    ...",
     "tuning/losses/kl.py": "def loss(student, teacher, *, temperature: float = 1.0):\n    ...",

@@ -48,7 +48,7 @@ def test_a_case_that_prunes_makes_its_axis_matter_to_the_one_shot_baseline(regis
         ("when: {prune.sparsity: 0.7}\n  set: {tune.lr: 1}", 12, "the axis 'prune.sparsity' has no value 0.7", "0.75"),
         ("when: {tune.loss: [ce, shh]}\n  set: {tune.lr: 1}", 12, "the axis 'tune.loss' has no value 'shh'", "sh"),
         ("when: {tune.loss: ce}\n  set: {tune.lrr: 1}", 13, "unknown setting 'tune.lrr'", "tune.lr"),
-        ("when: {tune.loss: ce}\n  set: {tune.lr: -1}", 13, "tune.lr: should be greater than 0", None),
+        ("when: {tune.loss: ce}\n  set: {tune.lr: -1}", 13, "tune.lr: should be at least 1e-12", None),
         (
             "when: {prune.sparsity: 0.5}\n  set: {prune.sparsity: 0.7}",
             13,
@@ -56,6 +56,7 @@ def test_a_case_that_prunes_makes_its_axis_matter_to_the_one_shot_baseline(regis
             None,
         ),
         ("when: {prune.sparsity: 0.5}\n  set: {tune.loss: kl}", 13, "tune.loss follows from the axis", None),
+        ("when: {tune.loss: []}\n  set: {tune.lr: 1}", 12, "no value of 'tune.loss' is named, so the case never", None),
         ("when: {}\n  set: {tune.lr: 1}", 12, "cases.0.when", None),
     ],
 )

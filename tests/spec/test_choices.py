@@ -27,15 +27,15 @@ def test_the_weights_of_a_loss_stay(registry):
             "tune.loss: unknown loss",
             "squarehead",
         ),
-        ("task: translation", "task: transalation", 4, "prepare.task: unknown task 'transalation'", "translation"),
-        ("data: pairs", "data: pair", 3, "prepare.data: unknown data 'pair'", "pairs"),
+        ("task: translation", "task: transalation", 4, "task: unknown task 'transalation'", "translation"),
+        ("data: pairs", "data: pair", 3, "data: unknown data 'pair'", "pairs"),
         ("model: org/t5", "model: tiny/t6", 2, "model: unknown tiny model 'tiny/t6'", "tiny/t5"),
         ("lr: 1e-4", "lr: 1e-4\n  method: maskd", 11, "tune.method: unknown method 'maskd'", "masked"),
     ],
 )
 def test_an_unknown_name_has_its_line_and_the_nearest(registry, old, new, line, what, near):
-    problem = registry.check((old, new))[0]
-    assert problem.where.endswith(f":{line}") and problem.what.startswith(what) and near in problem.nearest
+    _, problem = registry.one((old, new))
+    assert problem.where.endswith(f"x.yaml:{line}") and problem.what.startswith(what) and near in problem.nearest
 
 
 def test_a_model_must_be_a_name(registry):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from harness.problems import Problem
 from harness.spec import entry as spec
 from harness.spec.axes import Axis, Point
-from harness.spec.claims import Condition, Side, parse
+from harness.spec.claims import Condition, Side, holds, parse
 
 
 def axis(name, **points):
@@ -121,3 +121,61 @@ def test_a_claim_about_what_only_the_top_level_has_is_left_out_at_a_scale(regist
     assert registry.check(("grid:", text)) == []
     assert [claim.text for claim in spec.claims(registry.read(("grid:", text)))] == ["sh > ce", "0.5/sh > 0.5/ce"]
     assert [claim.text for claim in spec.claims(registry.read(("grid:", text), scale="tiny"))] == ["sh > ce"]
+
+
+def never(text):
+    return ("grid:", f"claims:\n- {text}\ngrid:")
+
+
+@pytest.mark.parametrize(
+    ("claim", "said"),
+    [
+        ("sh > ce at prune.sparsity >= 0.9", "never holds: no value of prune.sparsity is so"),
+        ("sh > ce at prune.sparsity < 0.5", "never holds: no value of prune.sparsity is so"),
+        ("sh > ce at prune.sparsity > 0.5 and prune.sparsity < 0.75", "no value of prune.sparsity is so"),
+        ("sh > ce at prune.sparsity = 0.5 and prune.sparsity = 0.75", "no value of prune.sparsity is so"),
+        ("sh > ce at tune.loss = sh", "never holds: 'ce' is at tune.loss = ce"),
+        ("0.5/sh > ce at prune.sparsity > 0.5", "never holds: '0.5/sh' is at prune.sparsity = 0.5"),
+        ("0.5/sh > 0.75/sh at prune.sparsity >= 0.5 and prune.sparsity <= 0.6", "'0.75/sh' is at prune.sparsity"),
+        ("dense > one_shot at tune.loss = sh", "never holds: neither side has the axis tune.loss"),
+        ("sh/one_shot > ce", "no cell is 'sh/one_shot'"),
+        ("0.5/dense > ce", "no cell is '0.5/dense'"),
+    ],
+)
+def test_a_claim_that_can_never_hold_is_told_with_its_line(registry, claim, said):
+    line, problem = registry.one(never(claim))
+    assert line == 12 and said in problem.what and repr(claim) in problem.what and problem.hint
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "sh > ce at prune.sparsity >= 0.75",
+        "sh > ce at prune.sparsity > 0.4 and prune.sparsity < 0.6",
+        "0.5/sh > 0.5/ce at prune.sparsity = 0.5",
+        "sh > one_shot at tune.loss = sh",
+        "dense > one_shot at prune.sparsity = 0.5",
+        "0.75/sh > 0.75/one_shot",
+    ],
+)
+def test_a_claim_that_can_hold_is_none(registry, claim):
+    assert registry.check(never(claim)) == []
+
+
+def test_a_pruned_model_is_no_baseline_of_an_entry_that_tunes_nothing(registry):
+    text = "title: a\nmodel: org/a\ndata: pairs\ntask: translation\nprune: {solver: sparsegpt}\n"
+    text += 'claims: ["0.5 > 0.75", "0.5 > one_shot"]\ngrid: {prune.sparsity: [0.5, 0.75]}\n'
+    assert "no cell is 'one_shot'" in registry.one(text=text)[1].what
+
+
+def test_a_claim_that_no_value_of_a_scale_meets_is_left_out_there(registry):
+    text = "claims: [sh > ce, sh > ce at prune.sparsity >= 0.7]\nscales: {tiny: {grid: {prune.sparsity: [0.5]}}}\ngrid:"
+    assert registry.check(("grid:", text)) == []
+    assert len(spec.claims(registry.read(("grid:", text)))) == 2
+    assert [claim.text for claim in spec.claims(registry.read(("grid:", text), scale="tiny"))] == ["sh > ce"]
+
+
+@pytest.mark.parametrize(("op", "met"), [(">", [2]), (">=", [1, 2]), ("<", [0]), ("<=", [0, 1])])
+def test_a_condition_is_met_by_the_values_it_compares(op, met):
+    assert [value for value in range(3) if holds(Condition("a", op, 1), str(value), value)] == met
+    assert holds(Condition("a", "=", "half"), "half", 0.5) and not holds(Condition("a", "=", "half"), "0.5", 0.5)

@@ -35,6 +35,37 @@ def test_the_same_problem_at_many_cells_and_scales_is_told_once(registry):
     registry.one(("  lr: 1e-4", "  lr: -1"), ("grid:", "scales: {small: {data: pairs:size=3}, tiny: {}}\ngrid:"))
 
 
+SCALED = "scales: {small: {data: pairs:size=3},\n  tiny: {tune: {batch_size: 3}}}\ngrid:"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "what"),
+    [
+        ("task: translation", "task: transalation", 4, "task: unknown task 'transalation'"),
+        ("task: translation", "task: translation:beams=x", 4, "task: task 'translation': option beams=x should be int"),
+        ("data: pairs", "data: books", 3, "data: task 'translation' reads translation data, but 'books' is text"),
+    ],
+)
+def test_what_every_section_inherits_is_told_once_at_its_own_key(registry, old, new, line, what):
+    found, problem = registry.one((old, new))
+    assert (found, problem.what) == (line, what)
+
+
+def test_what_a_section_says_itself_is_told_of_the_section(registry):
+    own = registry.check(("task: translation", "task: tranalation"), ("  lr: 1e-4", "  lr: 1e-4\n  task: translatio"))
+    assert [problem.what for problem in own] == [
+        "task: unknown task 'tranalation'", "tune.task: unknown task 'translatio'",
+    ]  # fmt: skip
+
+
+def test_one_mistake_at_many_scales_is_told_once_with_its_places(registry):
+    line, problem = registry.one(("  lr: 1e-4\n", ""), ("grid:", SCALED))
+    assert line == 7 and problem.what == "tune.lr is missing"
+    assert problem.hint.startswith("also at ") and problem.hint.endswith("x.yaml:11")
+    _, problem = registry.one(("  lr: 1e-4", "  lr: -1"), ("grid:", SCALED))
+    assert problem.hint is None
+
+
 def test_wrong_types_at_the_top_are_told(registry):
     found = registry.check(
         ("title: a table", "title: 3"), ("grid:", "seeds: [a]\nbaselines: [sparse]\nclaims: 3\ngrid:")

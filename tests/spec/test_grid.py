@@ -108,6 +108,12 @@ def test_cells_of_a_wrong_entry_are_refused_with_the_number_of_problems(registry
     assert caught.value.nearest == ("sparsegpt",) and "and 1 more: harness check x" in caught.value.hint
 
 
+def test_problems_of_the_command_line_are_not_sent_to_check_which_knows_nothing_of_it(registry):
+    with pytest.raises(Problem) as caught:
+        registry.read(set=["tune.lr=-1", "prune.samples=0"])
+    assert caught.value.hint == "and 1 more"
+
+
 def test_a_frozen_cell(registry):
     with pytest.raises(AttributeError):
         registry.cells()[0].label = "other"

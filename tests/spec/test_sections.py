@@ -19,7 +19,8 @@ def test_a_section_comes_out_with_every_default_and_option(registry):
     assert cell.settings["prune"] == {
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "criterion": None,
         "solver": "sparsegpt:block=128", "pattern": "unstructured", "sparsity": 0.75, "allocation": "uniform",
-        "rows": None, "samples": 128, "batch_size": 8, "seed": 0,
+        "rows": None, "samples": 128, "batch_size": 8, "seed": 0, "ramp": "one_shot", "refiner": None, "skip": [],
+        "dtype": "float32", "search_data": None, "search_split": "validation", "search_limit": None,
     }  # fmt: skip
     assert cell.settings["prepare"]["loss"] == "cross_entropy"
     assert cell.settings["evaluate"] == {
@@ -40,7 +41,15 @@ def test_every_field_is_described():
     [
         ("  epochs: 2\n", "  epochs: 2\n  steps: 3\n", 7, "tune: give exactly one of steps and epochs"),
         ("  epochs: 2\n", "", 7, "tune: give exactly one of steps and epochs"),
-        ("  epochs: 2", "  epochs: 0", 9, "tune.epochs: should be greater than 0, not 0"),
+        ("  epochs: 2", "  epochs: 0", 9, "tune.epochs: should be at least 0.0001, not 0"),
+        ("  epochs: 2", "  epochs: 1e-300", 9, "tune.epochs: should be at least 0.0001, not 1e-300"),
+        ("  epochs: 2", "  epochs: 1e300", 9, "tune.epochs: should be at most 1e+06"),
+        ("  lr: 1e-4", "  lr: 1e-300", 10, "tune.lr: should be at least 1e-12"),
+        ("  lr: 1e-4", "  lr: 100", 10, "tune.lr: should be at most 10, not 100"),
+        ("  lr: 1e-4", "  lr: 1e-4\n  clip: 1e-300", 11, "tune.clip: should be at least 1e-09"),
+        ("  epochs: 2\n", "  steps: 1\n  warmup: 1\n", 10, "a single step that warms up has the rate 0"),
+        ("  epochs: 2\n", "  steps: 1\n  warmup: 0.9\n", 10, "a single step that warms up has the rate 0"),
+        ("cross_entropy + sq", "0*cross_entropy + 0*sq", 13, "'0*cross_entropy + 0*squarehead' weighs nothing"),
         ("  lr: 1e-4", "  lr: fast", 10, "tune.lr: should be a valid number, not 'fast'"),
         ("  lr: 1e-4\n", "", 7, "tune.lr is missing"),
         ("  lr: 1e-4", '  lr: "1e-4"', 10, "tune.lr: should be a valid number, not '1e-4'"),
@@ -93,7 +102,7 @@ def test_sparsity_may_be_0(registry, sparsity):
 
 def test_missing_sparsity_points_at_the_section(registry):
     line, problem = registry.one(("  prune.sparsity: [0.5, 0.75]\n", ""))
-    assert line == 6 and problem.what == "prune.sparsity: sparsity is missing"
+    assert line == 6 and problem.what == "prune.sparsity: it is missing"
 
 
 @pytest.mark.parametrize(
@@ -112,7 +121,7 @@ def test_an_nm_pattern_keeps_n_of_m_and_gives_the_sparsity(registry, pattern, sp
         ('pattern: "1:4", sparsity: 0.25', "1:4 keeps 1 of 4: its sparsity is 0.75, not 0.25"),
         ("criterion: wanda, sparsity: 0.5", "give exactly one of criterion and solver"),
         ("sparsity: 0.5, allocation: even", "unknown allocation 'even'"),
-        ("sparsity: 0.5, samples: 0", "prune.samples: should be greater than or equal to 1"),
+        ("sparsity: 0.5, samples: 0", "prune.samples: should be at least 1"),
     ],
 )
 def test_a_wrong_pruning_setting_is_named_with_its_line(registry, prune, part):
@@ -165,10 +174,10 @@ def test_null_data_and_task_are_the_entrys_own(registry):
             "data: pairs",
             "data: books",
             3,
-            "prepare.data: task 'translation' reads translation data, but 'books' is text",
+            "data: task 'translation' reads translation data, but 'books' is text",
         ),
         ("  lr: 1e-4", "  lr: 1e-4\n  data: books", 11, "tune.data: task 'translation' reads translation data"),
-        ("grid:", "evaluate:\n  a: {task: modelling}\ngrid:", 3, "evaluate.a.data: task 'modelling' reads text data"),
+        ("grid:", "evaluate:\n  a: {task: modelling}\ngrid:", 12, "evaluate.a.task: task 'modelling' reads text data"),
         (
             "grid:",
             "evaluate:\n  a: {task: zero_shot, data: pairs}\ngrid:",

@@ -1,0 +1,129 @@
+"""Which models and metrics fit a task: what their files say of themselves in `TASKS`, read and not imported.
+
+A model family and a metric name the tasks they serve. A metric always fits the tasks that name it as their `METRIC`,
+and a task that no family names is open to all of them, so that a new task, too, is one file and no other edit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness import rooms
+from harness.problems import Problem, nearest, unknown
+
+WIDTHS = ("hidden_size", "intermediate_size", "d_model", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim")
+"""The keys of a `config.json` that hold how many inputs its linear layers have."""
+TINY = {"hidden_size": 128}
+"""What the configs of all tiny models have in common: the narrowest layer, of which every other is a multiple."""
+
+
+def wrong_metric(metric: str, task: str) -> Problem | None:
+    """Returns the problem that a metric cannot score a task's predictions, with those that can; None if it can."""
+    fitting = [name for name in rooms.ROOMS["metric"].names() if _scores(name, task)]
+    name = metric.partition(":")[0]
+    if name in fitting:
+        return None
+    what = f"metric {name!r} does not read what the task {task!r} predicts"
+    return Problem(what, nearest=nearest(name, fitting), hint=f"for this task there is: {', '.join(fitting)}")
+
+
+def _scores(metric: str, task: str) -> bool:
+    own = rooms.ROOMS["task"].method(task).constants.get("METRIC")
+    return metric == own or task in rooms.ROOMS["metric"].method(metric).constants.get("TASKS", ())
+
+
+def family_of(config: Mapping[str, Any]) -> str:
+    """Returns the family of a model by its `config.json`.
+
+    Raises:
+        Problem: No family knows its `model_type`.
+    """
+    room, kind = rooms.ROOMS["model"], str(config.get("model_type", ""))
+    known: list[str] = []
+    for name in room.names():
+        types = room.method(name).constants.get("MODEL_TYPES", ())
+        if kind in types:
+            return name
+        known += types
+    raise unknown("model type", kind, known)
+
+
+def wrong_family(family: str, task: str) -> Problem | None:
+    """Returns the problem that a model family does not serve a task, with the families that do; None if it does."""
+    room = rooms.ROOMS["model"]
+
+    def serves(name: str) -> bool:
+        return task in room.method(name).constants.get("TASKS", ())
+
+    if serves(family):
+        return None
+    if not (serving := [name for name in room.names() if serves(name)]):
+        return None
+    return Problem(f"{family} models do not serve the task {task!r}", hint=f"those that do: {', '.join(serving)}")
+
+
+def wrong_tiny(model: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:
+    """Yields what a section asks of a tiny model that it cannot do, by the section's key; nothing of other models."""
+    organisation, _, family = model.partition("/")
+    if organisation != "tiny" or family not in rooms.ROOMS["model"].names():
+        return
+    if wrong := wrong_family(family, section["task"].partition(":")[0]):
+        yield "task", wrong
+    if "pattern" in section and (wrong := wrong_width(TINY, section["pattern"])):
+        yield "pattern", wrong
+
+
+def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Problem]:
+    """Returns why a model cannot do what a cell asks of it, by its `config.json`.
+
+    Args:
+        name: The model, as the entry names it.
+        config: Its `config.json`.
+        settings: The cell's settings.
+    """
+    try:
+        family = family_of(config)
+    except Problem as problem:
+        return [Problem(f"model {name!r}: {problem.what}", nearest=problem.nearest, hint=problem.hint)]
+    sections = [settings[name] for name in ("prepare", "prune", "tune")] + [*settings["evaluate"].values()]
+    tasks = dict.fromkeys(section["task"].partition(":")[0] for section in sections if section)
+    wrong = [wrong_family(family, task) for task in tasks]
+    if settings["prune"]:
+        wrong.append(wrong_width(config, settings["prune"]["pattern"]))
+    return [Problem(f"model {name!r}: {each.what}", hint=each.hint) for each in wrong if each]
+
+
+def wrong_width(config: Mapping[str, Any], pattern: str) -> Problem | None:
+    """Returns the problem that a pattern's groups do not divide the layers of a model, as far as its config tells."""
+    choice = rooms.parse(pattern)
+    constants = rooms.ROOMS["pattern"].method(choice.name).constants
+    if "PERIOD" not in constants:
+        return None
+    period = choice.options[constants["PERIOD"]]
+    widths = {key: config[key] for key in WIDTHS if isinstance(config.get(key), int)}
+    odd = {key: width for key, width in widths.items() if width % period}
+    if not odd:
+        return None
+    fitting = [str(m) for m in (2, 4, 8, 16, 32, 64, 128) if not any(width % m for width in widths.values())]
+    said = " and ".join(f"{key} = {width}" for key, width in odd.items())
+    what = f"the pattern {choice} has groups of {period} inputs, which do not divide {said}"
+    return Problem(what, hint=f"groups that do: {', '.join(fitting)}" if fitting else None)
+
+
+def config_at(folder: Path) -> Mapping[str, Any]:
+    """Reads a folder's `config.json`.
+
+    Raises:
+        Problem: It is no mapping in JSON.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise Problem(f"this config cannot be read: {error}", where=str(path)) from error
+    if not isinstance(config, dict):
+        raise Problem("this config is no mapping", where=str(path))
+    return config

@@ -1,0 +1,68 @@
+"""What files say of what they fit is true: a metric scores the tasks it names, a model has the widths that are told."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from harness import models, rooms
+from harness.problems import Problem
+from harness.spec import fits
+
+TASKS, METRICS, FAMILIES = (rooms.ROOMS[kind].names() for kind in ("task", "metric", "model"))
+TEXT = {"prediction": "so\n#### 7", "reference": "thus\n#### 7"}
+PREDICTED = {
+    "translation": {"source": "one", "prediction": "eins", "reference": "eins"},
+    "speech": {**TEXT, "prediction": "one", "reference": "one", "normaliser": "n", "normalised": TEXT},
+    "reasoning": {**TEXT, "strict": "7", "flexible": "7"},
+    "language_modelling": {"protocol": "ppl-8-concat", "nll": 3.0, "tokens": 7},
+    "classification": {"task": "shapes", "doc": 0, "label": "disc", "prediction": "disc", "acc": 1.0, "protocol": "p"},
+    "zero_shot": {"task": "a", "doc": 0, "acc": 1.0, "acc_norm": 0.0, "cut": False, "protocol": "p"},
+}
+"""A row of what each task's `predict` gives."""
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_names_tasks_that_there_are_and_its_own_among_them(metric):
+    named = rooms.ROOMS["metric"].method(metric).constants["TASKS"]
+    judged = {task for task in TASKS if rooms.ROOMS["task"].method(task).constants["METRIC"] == metric}
+    assert named and judged <= set(named) <= set(TASKS)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("task", PREDICTED)
+def test_a_metric_scores_the_tasks_it_names_and_no_other(task, metric):
+    score = rooms.bind("metric", metric)
+    if fits.wrong_metric(metric, task) is None:
+        assert score([PREDICTED[task]] * 2)[metric].count == 2
+    else:
+        with pytest.raises(Problem):
+            score([PREDICTED[task]] * 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_names_tasks_that_there_are(family):
+    assert set(rooms.ROOMS["model"].method(family).constants["TASKS"]) <= set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_has_a_family(task):
+    assert any(fits.wrong_family(family, task) is None for family in FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tiny_models_layers_are_as_wide_as_is_said(family):
+    model, _ = rooms.load("model", family).tiny(["one two three", "four five"], seed=0)
+    widths = [linear.module.in_features for block in models.blocks(model) for linear in block.linears]
+    assert min(widths) == math.gcd(*widths) == fits.TINY["hidden_size"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_config_tells_the_widths_of_its_layers(family):
+    model, _ = rooms.load("model", family).tiny(["one two three", "four five"], seed=0)
+    widths = {linear.module.in_features for block in models.blocks(model) for linear in block.linears}
+    config = model.config.to_dict()
+    assert fits.family_of(config) == family
+    told = {config[key] for key in fits.WIDTHS if isinstance(config.get(key), int)}
+    assert all(any(width % known == 0 for known in told) for width in widths) and told
