@@ -65,7 +65,13 @@ def model_source(name: str, revision: str = "main") -> Source:
     return _find("models", name, revision)
 
 
-def dataset_source(name: str, config: str | None = None, splits: Sequence[str] = (), revision: str = "main") -> Source:
+def dataset_source(
+    name: str,
+    config: str | None = None,
+    splits: Sequence[str] = (),
+    revision: str = "main",
+    alone: bool = False,
+) -> Source:
     """Finds a data set by hub name or folder.
 
     Args:
@@ -73,13 +79,16 @@ def dataset_source(name: str, config: str | None = None, splits: Sequence[str] =
         config: The hub's configuration that will be read.
         splits: The splits that will be read, `a+b` for both.
         revision: Branch or commit, on the hub only.
+        alone: Whether the splits will be read without the configuration's others, whose files then need not be here;
+            the `datasets` library looks for all of them unless it is told files.
 
     Raises:
-        Problem: It cannot be had here, or its card says that the configuration or a split is not there.
+        Problem: It cannot be had here, or its card says that the configuration or a split is not there, or names a file
+            that is not.
     """
     source = _find("datasets", name, revision)
     if source.path is not None:
-        _check_splits(source, config, [part for split in splits for part in split.split("+")])
+        _check_card(source, config, [part for split in splits for part in split.split("+")], alone)
     return source
 
 
@@ -193,6 +202,16 @@ def _on_hub(kind: str, name: str, revision: str) -> tuple[str | None, str]:
     return found.sha, ""
 
 
+def snapshot(source: Source) -> Path | None:
+    """Returns the folder of a model's or data set's files, its own or in the hub's cache; None if nothing is here."""
+    if source.path is not None or source.kind != "hub":
+        return source.path
+    from huggingface_hub import constants
+
+    places = Path(constants.HF_HUB_CACHE).glob(f"*--{source.name.replace('/', '--')}/snapshots/{source.revision}")
+    return next(places, None)
+
+
 def _in_hub_cache(kind: str, name: str, revision: str, known: str | None) -> str | None:
     """Returns the commit of a revision whose files are cached: the one `known`, the cache's own, the revision."""
     from huggingface_hub import constants
@@ -210,8 +229,11 @@ def _in_hub_cache(kind: str, name: str, revision: str, known: str | None) -> str
     return None
 
 
-def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Reads each configuration's splits from a data set's card, the YAML head of README.md; empty if it says none.
+def card_files(folder: Path) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Reads each configuration's splits and their files, as patterns, from a data set's card, the head of README.md.
+
+    Returns:
+        Configuration -> split -> patterns below the folder; empty if the card says none.
 
     Raises:
         Problem: The head is no YAML, or lists its configurations in another way than the hub's cards do.
@@ -220,31 +242,66 @@ def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
 
     card = folder / "README.md"
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf8"), re.DOTALL) if card.is_file() else None
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     try:
         for config in ((yaml.safe_load(head[1]) or {}).get("configs") or []) if head else []:
             files = config.get("data_files", [])
-            named = [f["split"] for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
-            found[str(config["config_name"])] = tuple(named) or ("train",)
+            split = [f for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
+            named = {f["split"]: _texts(f.get("path", ())) for f in split}
+            found[str(config["config_name"])] = named or {"train": _texts(files)}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())
         raise Problem("the YAML head of this card is broken", where=str(card), hint=said) from error
     return found
 
 
-def _check_splits(source: Source, config: str | None, splits: Sequence[str]) -> None:
-    there = card_splits(source.path)
+def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Returns each configuration's splits by a data set's card, as `card_files` reads it."""
+    return {config: tuple(files) for config, files in card_files(folder).items()}
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Returns a text, or the texts of a list."""
+    return (value,) if isinstance(value, str) else tuple(one for one in value if isinstance(one, str))
+
+
+def _check_card(source: Source, config: str | None, splits: Sequence[str], alone: bool) -> None:
+    """Checks that the card of a data set has what is asked for, and that its files are there."""
+    there = card_files(source.path)
     if not there:
         return
     if config is not None and config not in there:
         raise unknown(f"configuration of {source.name}", config, there, str(source.path))
-    have = there[config] if config else tuple(split for names in there.values() for split in names)
+    have = there[config] if config else dict.fromkeys(split for files in there.values() for split in files)
+    said = f"{source.name}{f' ({config})' if config else ''}"
     for split in splits:
         if split not in have:
-            what = f"{source.name}{f' ({config})' if config else ''} has no split {split!r} here"
-            others = [other for other, names in there.items() if split in names]
+            others = [other for other, files in there.items() if split in files]
             hint = f"there is: {', '.join(have)}" + (f"; {split} is in {', '.join(others)}" if others else "")
+            what = f"{said} has no split {split!r} here"
             raise Problem(what, where=str(source.path), nearest=nearest(split, have), hint=hint)
+    read = there[config] if config else there.get("default") or (next(iter(there.values())) if len(there) == 1 else {})
+    for split, patterns in read.items():
+        if (split in splits or not alone) and (lost := _without_file(source.path, patterns)):
+            what = f"{said}: the split {split!r} has no file {lost!r} here, which the card names"
+            raise Problem(what, where=str(source.path), hint=_again(source))
+
+
+def _without_file(folder: Path, patterns: Sequence[str]) -> str | None:
+    """Returns the first of some patterns that is no file below a folder; what lies elsewhere is not looked for."""
+    inside = (pattern for pattern in patterns if pattern and "://" not in pattern and not pattern.startswith("/"))
+    return next((each for each in inside if not any(path.is_file() for path in folder.glob(_recursive(each)))), None)
+
+
+def _recursive(pattern: str) -> str:
+    """Returns a pattern for pathlib, where `**` at the end stands for folders alone."""
+    return f"{pattern}/*" if pattern.endswith("**") else pattern
+
+
+def _again(source: Source) -> str:
+    if source.kind != "mirror" or source.name.startswith("mirror/"):
+        return "copy it from where the data set comes from"
+    return f"`{_download('datasets', source.name)} --local-dir {source.path}` gets what is not here"
 
 
 def _files(folder: Path) -> list[Path]:

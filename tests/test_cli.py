@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
+from harness.runs import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -143,9 +147,9 @@ baselines: [dense]
 """
 
 
-def run(*arguments):
+def run(*arguments, **environment):
     command = [sys.executable, "-m", "harness.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
 
 
 def test_a_run_records_reports_and_then_has_nothing_to_do(registry):
@@ -170,8 +174,21 @@ def test_a_run_records_reports_and_then_has_nothing_to_do(registry):
     path.write_text(SHORT.replace("tune: {steps: 2", "tune: {steps: 3"))
     page = run("report", "short")
     assert page.returncode == 0, page.stderr
-    assert "run with other settings" in (results / "tables" / "short.tiny.md").read_text()
+    assert "run with other settings: tune.steps 2, now 3 (tuned)" in (results / "tables" / "short.tiny.md").read_text()
     path.write_text(SHORT)
+
+    for written in ("records", "tables", "plots"):
+        shutil.rmtree(results / written)
+    mended = run("run", "short", MLFLOW_TRACKING_URI="sqlite:////dev/null/never/opened.db", PYTHONIOENCODING="ascii")
+    assert mended.returncode == 0 and "MLflow" not in mended.stdout + mended.stderr, mended.stderr
+    assert mended.stdout.isascii() and "+/-" in mended.stdout and (results / "plots").is_dir()
+
+    pruned = next((results / "artifacts" / "prune").glob("*/prune.json"))
+    text = pruned.read_bytes()
+    pruned.write_bytes(text.replace(b"0.5", b"0.6", 1))
+    refused = run("run", "short")
+    assert refused.returncode != 0 and "prune.json is damaged" in refused.stderr and "--retry" in refused.stderr
+    pruned.write_bytes(text)
 
     predictions = next((results / "artifacts" / "evaluate").glob("*/predictions.jsonl"))
     text = predictions.read_bytes()
@@ -180,6 +197,75 @@ def test_a_run_records_reports_and_then_has_nothing_to_do(registry):
     assert refused.returncode != 0 and "predictions.jsonl" in refused.stderr and "--retry" in refused.stderr
     mended = run("run", "short", "--retry")
     assert mended.returncode == 0 and predictions.read_bytes() == text, mended.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(("arguments", "unbuffered"), [(["list"], ""), (["plan", "quickstart"], "1")])
+def test_an_output_that_is_full_is_told_without_a_traceback(registry, arguments, unbuffered):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "error: the output cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_leaves_is_no_mistake(registry):
+    command = f"{sys.executable} -m harness.cli list criterion | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+
+
+def test_letters_that_the_output_lacks_are_written_plainly(registry):
+    text = SHORT.replace("A short run", "A short run – 90 ± 1 → ∞")
+    entry(registry, "short", text)
+    done = run("show", "short", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "A short run - 90 +/- 1 -> ?" in done.stdout, done.stderr
+    done = run("show", "short", LANG="C", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(registry, harness, monkeypatch):
+    (registry / "file").write_text("")
+    monkeypatch.setattr("harness.runs.execute.execute", lambda *_, **__: pytest.fail("it ran"))
+    status, _, err = harness("run", "quickstart", "--results", str(registry / "file" / "results"))
+    assert status == 2 and "nothing can be written here" in err and "--results" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("where", ["tables", "report"])
+def test_a_report_that_meets_a_full_disk_keeps_what_was_there(registry, harness, monkeypatch, where):
+    shutil.copytree(ROOT / "results" / "records" / "quickstart", registry / "results" / "records" / "quickstart")
+    assert harness("report")[0] == 0
+    written = next((registry / "results" / where).glob("quickstart*"))
+    before, replace = written.read_bytes(), files.replace
+
+    def full(path, content):
+        if where in path.parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        replace(path, content)
+
+    monkeypatch.setattr(files, "replace", full)
+    status, _, err = harness("report")
+    assert status == 2 and "could not be written: No space left on device" in err and "Traceback" not in err
+    assert written.read_bytes() == before
+
+
+@pytest.mark.parametrize(("variable", "words"), [("odd://place", "no tracking store"), (None, "port 5999 is taken")])
+def test_a_dashboard_that_cannot_open_says_why(registry, harness, monkeypatch, variable, words):
+    (registry / "results").mkdir()
+    monkeypatch.setattr(cli.os, "execvp", lambda *_: pytest.fail("it started"))
+    if variable:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    else:
+
+        class Taken(socket.socket):
+            def bind(self, _):
+                raise OSError(errno.EADDRINUSE, "in use")
+
+        monkeypatch.setattr(socket, "socket", Taken)
+    status, _, err = harness("ui", "--port", "5999")
+    assert status == 2 and words in err and "Traceback" not in err
 
 
 def test_one_bad_record_hides_no_other_entry(registry):
@@ -202,6 +288,16 @@ def test_a_broken_entry_hides_no_other(registry, harness):
     assert status == 0 and "15 cells" in out and "broken.yaml" in err
     status, _, err = harness("plan", "broken")
     assert status == 2 and "broken.yaml" in err
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_what_the_system_refuses_is_told_without_a_traceback(registry, harness, monkeypatch, code):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code), "some/place")
+
+    monkeypatch.setattr("harness.runs.plan.plan", refuse)
+    status, _, err = harness("plan", "quickstart")
+    assert status == 2 and f"some/place: {os.strerror(code)}" in err and "--results" in err
 
 
 def test_ctrl_c_says_that_nothing_is_lost(registry, harness, monkeypatch):

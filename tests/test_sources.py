@@ -72,9 +72,14 @@ def model(root: Path, name: str, text: str = "{}") -> Path:
     return folder
 
 
-def dataset(root: Path, name: str, card: str = CARD) -> Path:
+def dataset(
+    root: Path, name: str, card: str = CARD, files: tuple[str, ...] = ("a.jsonl", "b.jsonl", "c.jsonl")
+) -> Path:
     folder = root / "datasets" / name
-    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text("{}")
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "README.md").write_text(card)
     return folder
 
@@ -229,6 +234,53 @@ def test_split_and_configuration_are_checked_against_the_card(tmp_path, monkeypa
     assert "'tests'" in said and "did you mean 'test'" in said and "train, test" in said
     assert "one_file" in refused(lambda: dataset_source("org/text", "onefile"))
     assert "there is: train; test is in main" in refused(lambda: dataset_source("org/text", "one_file", ["test"]))
+
+
+def test_a_file_that_the_card_names_and_that_is_not_here_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    folder = dataset(tmp_path, "org/text", files=("a.jsonl",))
+    said = refused(lambda: dataset_source("org/text", "main", ["train"]))
+    assert "org/text (main): the split 'test' has no file 'b.jsonl' here" in said and str(folder) in said
+    assert f"hf download org/text --repo-type dataset --local-dir {folder}" in said
+    assert dataset_source("org/text", "main", ["train"], alone=True).path == folder
+    assert "'b.jsonl'" in refused(lambda: dataset_source("org/text", "main", ["test"], alone=True))
+    assert "'c.jsonl'" in refused(lambda: dataset_source("org/text", "one_file"))
+
+
+@pytest.mark.parametrize(
+    ("files", "pattern", "there"),
+    [
+        (("data/train-0.parquet",), "data/train-*.parquet", True),
+        (("data/test-0.parquet",), "data/train-*.parquet", False),
+        (("data/deep/a.json.gz",), "data/**", True),
+        ((), "data/**", False),
+        ((), "https://elsewhere/a.parquet", True),
+    ],
+)
+def test_files_are_looked_for_by_the_cards_patterns(tmp_path, monkeypatch, files, pattern, there):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    names = f"[{{split: train, path: [{pattern!r}]}}]"
+    card = f"---\nconfigs: [{{config_name: default, data_files: {names}}}]\n---\n"
+    folder = dataset(tmp_path, "org/text", card, files)
+    if there:
+        assert dataset_source("org/text", splits=["train"]).path == folder
+    else:
+        assert repr(pattern) in refused(lambda: dataset_source("org/text", splits=["train"]))
+
+
+def test_where_no_configuration_is_asked_for_that_of_the_library_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    folder = dataset(tmp_path, "org/text", CARD.replace("one_file", "default"), ("c.jsonl",))
+    assert dataset_source("org/text", splits=["train"]).path == folder
+
+
+def test_the_files_of_a_source_are_its_own_or_in_the_hubs_cache(tmp_path):
+    folder = model(tmp_path, "org/net")
+    assert sources.snapshot(model_source(str(folder))) == folder
+    cached(tmp_path, "models--org--net")
+    assert sources.snapshot(Source("hub", "org/net", "d" * 40)).parent.parent.name == "models--org--net"
+    assert sources.snapshot(Source("hub", "org/net", "e" * 40)) is None
+    assert sources.snapshot(Source("generated", "pairs", "1")) is None
 
 
 def test_card_without_configurations_promises_nothing(tmp_path, monkeypatch):

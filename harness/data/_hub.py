@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 def find(
-    name: str, *, known: Sequence[str], splits: Sequence[str], config: str | None = None, revision: str = "main"
+    name: str,
+    *,
+    known: Sequence[str],
+    splits: Sequence[str],
+    config: str | None = None,
+    revision: str = "main",
+    alone: bool = False,
 ) -> Source:
-    """Finds a data set; `splits` may join several with `+`.
+    """Finds a data set; `splits` may join several with `+`, and are `alone` where no file of another is read.
 
     Raises:
         Problem: No such split or configuration, or the data set cannot be had here.
     """
     check_splits(name, [part for split in splits for part in split.split("+")], known)
-    return dataset_source(name, config, splits, revision)
+    return dataset_source(name, config, splits, revision, alone=alone)
 
 
 def read(

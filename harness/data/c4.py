@@ -21,7 +21,7 @@ SHARDS = {"train": "en/c4-train.00000-of-01024.json.gz", "validation": "en/c4-va
 
 def source(splits: Sequence[str] = (), *, revision: str = "main") -> Source:
     """Finds the data; raises a `Problem` when a split cannot be had here."""
-    return find(NAME, known=SPLITS, splits=splits, config=CONFIG, revision=revision)
+    return find(NAME, known=SPLITS, splits=splits, config=CONFIG, revision=revision, alone=True)
 
 
 def rows(split: str, *, revision: str = "main") -> Rows:

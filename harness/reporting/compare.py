@@ -19,7 +19,7 @@ import pandas as pd
 
 from harness.problems import Problem
 from harness.runs.decides import HANDLING
-from harness.tracking.record import settings_key
+from harness.tracking.settings import differences
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -35,7 +35,7 @@ COLUMNS = (
     *("error", "protocol", "higher_is_better", "status", "paper", "spread", "gap", "read"),
 )
 SAID = 4
-"""How many differences from the paper's setting are named."""
+"""How many differences from other settings are named."""
 Record = Mapping[str, Any]
 Column = tuple[str, str]
 """An evaluation's name and one of its metrics."""
@@ -58,6 +58,8 @@ class Comparison:
             test set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing
             or partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
         environments: Each machine and set of versions that the records come from, and how many do.
+        outdated: What was run with other settings than the entry now states and is passed over: by what differs, the
+            labels of the cells.
     """
 
     entry: str
@@ -73,6 +75,7 @@ class Comparison:
     reference: Column | None
     frame: pd.DataFrame
     environments: tuple[tuple[Mapping[str, Any], int], ...]
+    outdated: Mapping[str, tuple[str, ...]]
 
     def columns(self) -> list[Column]:
         """Returns every evaluation and metric, in the order of the entry."""
@@ -101,7 +104,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
     Args:
         entry: The experiment, read at the scale of the records.
         records: Records; those of other entries and scales, of cells that the grid no longer has, and those made with
-            other settings than the entry now states are passed over (the last are said in `status`).
+            other settings than the entry now states are passed over (the last are said in `status` and `outdated`).
         mix: Accept scores of unlike protocols in one column; each row says its own.
 
     Raises:
@@ -114,17 +117,15 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
     expected = _by_label(own)
     theirs = {label: (cell, 0) for label, (cell, _) in _by_label(top).items() if _stands(entry, label, expected)}
     known = _in_order(expected | theirs, axis)
-    settings = {(cell.label, cell.seed): settings_key(cell) for cell in own}
-    named = [r for r in records if (r["entry"], r["scale"]) == (entry.name, entry.scale)]
-    mine = [r for r in named if settings.get((r["label"], r["seed"])) == r["settings"]]
-    outdated = {r["label"] for r in named} - {r["label"] for r in mine}
+    mine, outdated = _current(entry, own, records)
+    gone = {label for labels in outdated.values() for label in labels} - {r["label"] for r in mine}
     if not mix:
         _refuse_unlike(mine)
     columns = _columns(mine, own[0])
     reference = _reference(entry, columns)
     rows = [
         _row(cell, axis, column)
-        | _ours(mine, label, seeds, column, OUTDATED if label in outdated else NOT_RUN)
+        | _ours(mine, label, seeds, column, OUTDATED if label in gone else NOT_RUN)
         | _theirs(entry, label, column == reference)
         for column in columns
         for label, (cell, seeds) in known.items()
@@ -143,6 +144,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
         reference=reference,
         frame=_frame(rows),
         environments=_environments(mine),
+        outdated=outdated,
     )
 
 
@@ -150,6 +152,25 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """Returns the mean and its standard error over repetitions; NaN where there are none, or one."""
     mean = statistics.fmean(values) if values else math.nan
     return mean, statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def _current(
+    entry: Entry, cells: Iterable[Cell], records: Iterable[Record]
+) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
+    """Returns the records of what the cells ask now; of those of something else, their labels by what differs."""
+    known = {(cell.label, cell.seed): cell for cell in cells}
+    current, outdated = [], {}
+    for record in records:
+        cell = known.get((record["label"], record["seed"]))
+        if cell is None or (record["entry"], record["scale"]) != (entry.name, entry.scale):
+            continue
+        if other := differences(record, cell):
+            said, more = other[:SAID], len(other) - SAID
+            why = "; ".join([*said, f"and {more} more"] if more > 0 else said)
+            outdated.setdefault(why, {})[record["label"]] = None
+        else:
+            current.append(record)
+    return current, {why: tuple(labels) for why, labels in outdated.items()}
 
 
 def _by_label(cells: Iterable[Cell]) -> dict[str, tuple[Cell, int]]:

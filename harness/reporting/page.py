@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.reporting import plots
-from harness.reporting.compare import NOT_RUN, OTHER_SCALE, Column, Comparison
+from harness.reporting.compare import NOT_RUN, OTHER_SCALE, OUTDATED, Column, Comparison
 from harness.reporting.tables import Table, every_metric, heading, matrix, warning
+from harness.runs import files
 
 STYLE = Path(__file__).with_suffix(".css")
 PIXELS = 84
 """How wide an inch of a plot is shown, so that all plots have letters of one size."""
-BLANKS = (NOT_RUN, OTHER_SCALE, "not given")
+BLANKS = (NOT_RUN, OTHER_SCALE, OUTDATED, "not given")
 THEIRS = ("paper", "gap")
 
 
@@ -29,8 +30,7 @@ def write(comparisons: Sequence[Comparison], folder: Path) -> Path:
     `squarehead.tiny.html`.
     """
     path = folder / f"{_name(comparisons)}.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(comparisons), encoding="utf8")
+    files.replace(path, render(comparisons))
     return path
 
 

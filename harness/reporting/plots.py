@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
 from harness.reporting.tables import column_label, row_label
+from harness.runs import files
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 WIDE = 8.0
@@ -88,8 +89,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     for column in comparison.headlines():
         name = column_label(column).replace(" ", ".").replace("/", "-")
         path = folder / f"{comparison.entry}.{comparison.scale}.{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(draw(comparison, column)))
+        files.replace(path, png(draw(comparison, column)))
         paths.append(path)
     return paths
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
+from harness.reporting.compare import DENSE, ONE_SHOT, OUTDATED, Column, Comparison
+from harness.runs import files
 
 UNTUNED = "no tuning"
 
@@ -46,7 +47,8 @@ def matrix(comparison: Comparison, column: Column) -> Table:
         for line, row in zip(body, dict.fromkeys(rows["row"]), strict=True):
             line += _cell(cells.get(row), _usual(rows), given)
     name = column_label(column)
-    notes = (_direction(rows), _errors(comparison, rows), *_protocols(rows), *_paper(comparison, column, rows))
+    ours = (_direction(rows), _errors(comparison, rows), *_outdated(comparison), *_protocols(rows))
+    notes = (*ours, *_paper(comparison, column, rows))
     return Table(f"{name}, {comparison.title}", tuple(header), tuple(map(tuple, body)), tuple(filter(None, notes)))
 
 
@@ -83,8 +85,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     paths = []
     for ending, text in (("md", markdown(comparison)), ("tex", latex(comparison))):
         path = folder / f"{comparison.entry}.{comparison.scale}.{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf8")
+        files.replace(path, text)
         paths.append(path)
     return paths
 
@@ -180,6 +181,10 @@ def _errors(comparison: Comparison, rows: pd.DataFrame) -> str:
 
 def _protocols(rows: pd.DataFrame) -> list[str]:
     return [f"Protocol: {protocol}." for protocol in dict.fromkeys(rows["protocol"]) if protocol]
+
+
+def _outdated(comparison: Comparison) -> list[str]:
+    return [f"Left out, {OUTDATED}: {why} ({', '.join(labels)})." for why, labels in comparison.outdated.items()]
 
 
 def _paper(comparison: Comparison, column: Column, rows: pd.DataFrame) -> list[str]:

@@ -1,16 +1,38 @@
-"""Telling a full disk from other errors, whichever library met it, and saying what there is and what was needed."""
+"""Whether results can be written, before anything runs; and telling a full disk from other errors when one is met."""
 
 from __future__ import annotations
 
 import errno
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness.problems import Problem
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What a person can mend: a full disk, and a place that may not be written."""
+ELSEWHERE = "mend that, or choose another place with --results DIR"
 SAID = ("No space left on device", "os error 28", "Disk quota exceeded")
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure that something can be written in a folder, or in what there is of the path to it; leaves nothing.
+
+    Raises:
+        Problem: It may not be written, or its disk is full.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=existing(folder)) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise Problem(f"nothing can be written here: {error.strerror}", where=str(folder), hint=ELSEWHERE) from error
+
+
+def existing(folder: Path) -> Path:
+    """Returns the folder, or of those above it the first that is there."""
+    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
 def full(error: BaseException, root: Path) -> bool:
@@ -44,7 +66,7 @@ def problem(root: Path, written: int, needs: int) -> Problem:
 
 def free(root: Path) -> int:
     """Returns the free bytes of the disk that holds a folder, which need not exist yet."""
-    return shutil.disk_usage(next(p for p in (root.absolute(), *root.absolute().parents) if p.exists())).free
+    return shutil.disk_usage(existing(root)).free
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

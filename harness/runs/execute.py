@@ -145,13 +145,11 @@ class _Run:
         return self.store.state(stage)
 
     def _found(self, stage: Stage, every_byte: bool = False) -> Outcome:
-        """Returns a finished stage's folder; evaluations, which records are read from, are verified here and now."""
-        if self.store.state(stage) == "cached" and not (every_byte or stage.name == "evaluate"):
-            return self.store.folder(stage)
+        """Returns a finished stage's folder, with all that a record reads verified here and now."""
         try:
-            return self.store.open(stage)
-        except Problem as problem:
-            return self._failed(stage, str(problem))
+            return self.store.open(stage, every_byte)
+        except (Problem, OSError) as error:
+            return self._failed(stage, str(error))
 
     def _compute(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
         try:

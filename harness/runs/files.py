@@ -1,9 +1,10 @@
-"""Files of a result: which there are, their sha256, and bringing them to the disk."""
+"""Files: those of a result and their sha256, bringing them to the disk, and replacing one whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +44,17 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def replace(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all: what was there stays when the disk is full or the process is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two processes may write one file
+    try:
+        with partial.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """What a stage is given and what it reports: the two types between `runs` and `stages`.
 
-A stage module holds `VERSION = 1`, bumped by hand when its result changes meaning, and `run(job)`.
+A stage module holds `VERSION = 1`, bumped by hand when the same options give other results (`keys`), and `run(job)`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,10 @@
 Options come with every default written out, so that a changed default is another key (open_lth leaves defaults out, and
 old results silently change their meaning). Code is not hashed: a stage's VERSION is bumped by hand, and `code.py` tells
 when a source changed since. VERSION is read from the text of `harness/stages/<name>.py`, without importing it.
+
+Bump a stage's VERSION when the same options now give other results: a mended computation, or a new option whose default
+is not what was done before. A new option whose default keeps results as they were needs no bump: records made without
+it go on counting (`tracking.settings`).
 """
 
 from __future__ import annotations
@@ -37,8 +41,8 @@ class Stage:
         name: A module of `harness.stages`: prepare, prune, tune, evaluate.
         options: All that decides the result besides parents and sources: JSON values, defaults written out.
         parents: The stages whose folders it reads, by role ("model", "teacher").
-        sources: Models and data from outside that it reads, by role ("model", "teacher", "data",
-            "data/<task>").
+        sources: Models and data from outside that it reads, by role ("model", "teacher", "data", "data/<task>",
+            "search").
         handling: Options that change no byte of the result (how often to checkpoint); not hashed.
         slug: The readable part of its folder's name; follows from the hashed content and is not hashed itself.
     """

@@ -1,4 +1,4 @@
-"""The models and data that stages read from outside, each looked up once while planning, and what cannot be had."""
+"""The models and data that stages read from outside, each looked up once while planning, and what cannot be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 
 from harness import rooms
 from harness.problems import Problem
-from harness.sources import Source, model_source
+from harness.runs import usable
+from harness.sources import Source, model_source, snapshot
+from harness.spec.fits import config_at, wrong_model
 
 
 class Origins:
@@ -21,9 +23,17 @@ class Origins:
         self._known: dict[tuple, Any] = {}
 
     def model(self, name: str) -> Source | None:
-        """Returns where a model comes from: `org/name`, `org/name@revision` or a folder; None if it cannot be had."""
-        bare, at, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
-        return self._once(("model", name), lambda: model_source(bare, revision if at else "main"))
+        """Returns where a model comes from: `org/name`, `org/name@revision` or a folder; None if it cannot be used."""
+        return self._once(("model", name), lambda: _usable(name))
+
+    def fits(self, settings: Mapping[str, Any]) -> bool:
+        """Says whether a cell's model can do what the cell asks of it, as far as its config is here to tell."""
+        name = settings["model"]
+        source = None if name.startswith("tiny/") else self.model(name)
+        config = self._once(("config", name), lambda: _config(source)) if source else None
+        wrong = wrong_model(name, config, settings) if config else []
+        self.missing |= {str(problem): problem for problem in wrong}
+        return not wrong
 
     def data(self, section: Mapping[str, Any]) -> dict[str, Source] | None:
         """Returns what a section reads, by role; None if it cannot be had.
@@ -37,6 +47,12 @@ class Origins:
         key = ("data", section["data"], splits)
         source = self._once(key, lambda: rooms.bind("data", section["data"], "source")(splits))
         return None if source is None else {"data": source}
+
+    def search(self, section: Mapping[str, Any]) -> dict[str, Source] | None:
+        """Returns the data that a searching allocation is judged on, its section's own by default; None if absent."""
+        held_out = {"data": section["search_data"] or section["data"], "split": section["search_split"]}
+        found = self.data({**section, **held_out})
+        return None if found is None else {"search": found["data"]}
 
     def packages(self, evaluation: Mapping[str, Any]) -> dict[str, Source]:
         """Returns the packages, with their versions, that an evaluation's score depends on: its files' `PACKAGES`."""
@@ -56,6 +72,20 @@ class Origins:
                 self.missing[str(problem)] = problem
                 self._known[key] = None
         return self._known[key]
+
+
+def _usable(name: str) -> Source:
+    bare, at, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
+    source = model_source(bare, revision if at else "main")
+    if source.path is not None:
+        usable.check(source.path)
+    return source
+
+
+def _config(source: Source) -> Mapping[str, Any] | None:
+    """Returns a model's config; None where it is not here yet."""
+    folder = snapshot(source)
+    return config_at(folder) if folder and (folder / "config.json").is_file() else None
 
 
 @functools.cache

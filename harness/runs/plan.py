@@ -57,7 +57,7 @@ class Plan:
     Attributes:
         cells: The cells that can be planned.
         states: How each stage stands, in an order in which parents come first and cells are completed one by one.
-        missing: What cannot be had on this machine; the cells that need it are not planned.
+        missing: What cannot be had on this machine, or used as asked; the cells that need it are not planned.
         unplanned: How many cells that are.
     """
 
@@ -123,7 +123,7 @@ def arrange(cells: Sequence[PlannedCell], store: Store, missing: Sequence[Proble
 
 
 def missing_sources(entry: Entry) -> list[Problem]:
-    """Returns what an entry needs and this machine cannot have: models and data sets, each once."""
+    """Returns what an entry needs and cannot have or use on this machine: models and data sets, each once."""
     from harness.spec.grid import cells
 
     planner = _Planner()
@@ -140,12 +140,12 @@ class _Planner:
         self._built: dict[tuple, tuple[Mapping[str, Any], Stage | None]] = {}
 
     def stages(self, cell: Cell) -> dict[str, Stage] | None:
-        """Returns a cell's stages by role, or None when a source is missing; every source is looked up even then."""
+        """Returns a cell's stages by role, or None when a source cannot be used; all are looked up even then."""
         found = self._training(cell)
         last = next((found[role] for role in ("tune", "prune") if role in found), None) or self._dense(cell.settings)
         for name, section in cell.settings["evaluate"].items():
             found[EVALUATE + name] = self._stage("evaluate", section, {"model": last})
-        return None if None in found.values() else found
+        return None if None in found.values() or not self.origins.fits(cell.settings) else found
 
     def _training(self, cell: Cell) -> dict[str, Stage | None]:
         """Returns prepare, prune and tune, those that the cell has."""
@@ -185,7 +185,8 @@ class _Planner:
     def _build(self, name: str, options: Mapping[str, Any], reads: Mapping[str, Model | None]) -> Stage | None:
         decides, handling = split(name, options)
         data = self.origins.data(decides) if "data" in decides else {}
-        if data is None or None in reads.values():
+        search = self.origins.search(decides) if "search_split" in decides else {}
+        if data is None or search is None or None in reads.values():
             return None
         return Stage(
             name,
@@ -194,6 +195,7 @@ class _Planner:
             sources={
                 **{role: one for role, one in reads.items() if not isinstance(one, Stage)},
                 **data,
+                **search,
                 **(self.origins.packages(decides) if name == "evaluate" else {}),
             },
             handling=handling,

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.problems import Problem
+from harness.runs import disk
 from harness.tracking import record
+from harness.tracking.settings import agrees
 
 if TYPE_CHECKING:
     from harness.reporting.compare import Comparison
     from harness.runs.plan import Plan
     from harness.spec.entry import Entry
 
+KEPT = ("records", "tables", "plots")
+"""What a run writes besides the artifacts, a folder each."""
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
 """What keeps the libraries' own bars and warnings out of ours; the user's settings win."""
 
@@ -45,12 +49,17 @@ def run(
 
     Returns:
         Whether every cell has its result and every entry its table.
+
+    Raises:
+        Problem: Something must be written, and cannot be; or all is there, and something of it is damaged.
     """
     place = place or results
     if not retry and _all_there(entries, plan, results, place):
         print(f"nothing to do: {plan.summary()}")
         _close([_table(entry, place) for entry in entries], place)
         return True
+    for folder in ("artifacts", *KEPT):
+        disk.check_writable((place if folder in KEPT else results) / folder)
     from harness.runs.events import CellDone
     from harness.runs.execute import execute
     from harness.runs.store import Store
@@ -72,8 +81,7 @@ def run(
                         record.write(said, place / "records")
                 tracker.listen(event)
                 bars.listen(event)
-        for comparison in _comparisons(entries, place, trouble):
-            files = _write(comparison, place)
+        for comparison, files in _reported(entries, place, trouble):
             tables.append(files[0])
             if place == results:
                 tracker.report(comparison.entry, comparison.scale, files, files[0].read_text(encoding="utf8"))
@@ -91,9 +99,9 @@ def _collecting(trouble: list[Problem], what: str) -> Iterator[None]:
     except Problem as problem:
         trouble.append(problem)
     except OSError as error:
-        trouble.append(
-            Problem(f"{what} could not be written: {error}", hint="mend that, and give the same command again")
-        )
+        said = f"{what} could not be written: {error.strerror or error}"
+        hint = "mend that, and give the same command again: what is computed is kept"
+        trouble.append(Problem(said, where=error.filename, hint=hint))
 
 
 def report(entries: Iterable[Entry], results: Path) -> tuple[list[Path], list[Problem]]:
@@ -105,25 +113,24 @@ def report(entries: Iterable[Entry], results: Path) -> tuple[list[Path], list[Pr
     from harness.reporting import page
 
     trouble: list[Problem] = []
-    found = list(_comparisons(entries, results, trouble))
-    paths = [path for comparison in found for path in _write(comparison, results)]
-    return [*paths, page.write(found, results / "report")] if found else [], trouble
+    found = list(_reported(entries, results, trouble))
+    paths = [path for _, written in found for path in written]
+    with _collecting(trouble, "the page"):
+        paths += [page.write([comparison for comparison, _ in found], results / "report")] if found else []
+    return paths, trouble
 
 
-def _comparisons(entries: Iterable[Entry], place: Path, trouble: list[Problem]) -> Iterator[Comparison]:
+def _reported(entries: Iterable[Entry], place: Path, trouble: list[Problem]) -> Iterator[tuple[Comparison, list[Path]]]:
+    """Yields the comparison of every entry that has records, with its tables and plots, the Markdown table first."""
+    from harness.reporting import plots, tables
     from harness.reporting.compare import compare
 
     for entry in entries:
         with _collecting(trouble, f"the table of {entry.name}"):
             records = record.read_all(place / "records", entry.name, entry.scale)
             if records:
-                yield compare(entry, records)
-
-
-def _write(comparison: Comparison, results: Path) -> list[Path]:
-    from harness.reporting import plots, tables
-
-    return [*tables.write(comparison, results / "tables"), *plots.write(comparison, results / "plots")]
+                one = compare(entry, records)
+                yield one, [*tables.write(one, place / "tables"), *plots.write(one, place / "plots")]
 
 
 def _table(entry: Entry, place: Path) -> Path:
@@ -131,7 +138,7 @@ def _table(entry: Entry, place: Path) -> Path:
 
 
 def _all_there(entries: list[Entry], plan: Plan, results: Path, place: Path) -> bool:
-    """Says whether all is computed, undamaged where records read it, recorded under these keys, and in tables."""
+    """Says whether all is computed, undamaged where records read it, recorded as it is asked, and in tables."""
     from harness.runs.store import Store
 
     if plan.counts["cached"] < len(plan.states) or not all(_table(entry, place).is_file() for entry in entries):
@@ -144,11 +151,10 @@ def _all_there(entries: list[Entry], plan: Plan, results: Path, place: Path) -> 
         except (OSError, Problem):  # absent or damaged: it is written anew
             return False
         keys = {role: stage["key"] for role, stage in said["stages"].items()}
-        if keys != {role: stage.key for role, stage in item.stages.items()}:
+        if keys != {role: stage.key for role, stage in item.stages.items()} or not agrees(said, item.cell):
             return False
-        for role, stage in item.stages.items():
-            if role.startswith(record.EVALUATE):
-                store.open(stage)
+        for stage in item.stages.values():
+            store.open(stage, every_byte=False)
     return True
 
 

@@ -63,4 +63,4 @@ def _zeros(options: Mapping[str, Any]) -> str:
     pattern = rooms.parse(options["pattern"]).options
     if {"n", "m"} <= pattern.keys():
         return f"{pattern['n']}of{pattern['m']}"
-    return f"s{100 * options['sparsity']:g}"
+    return f"s{100 * options['sparsity']:.6g}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.runs.events import CellDone, CellFailed, Event, StageDone, StageFailed, StageProgress, StageStarted
-from harness.tracking import mlflow, record
+from harness.tracking import address, curves, facets, mlflow, record
 
 if TYPE_CHECKING:
     from harness.runs.job import Progress
@@ -55,13 +55,13 @@ class Tracker:
             plan: What is executed.
             entries: Its experiments by name.
             results: The results folder.
-            uri: The tracking store; by default `mlflow.store_uri(results)`.
+            uri: The tracking store; by default `address.store_uri(results)`.
             warn: Told, once, that MLflow does not work.
         """
         self._items = {item.cell: item for item in plan.cells}
         self._first = _first(plan)
         self._entries, self._results, self._warn = entries, results, warn
-        self._uri = uri or mlflow.store_uri(results)
+        self._uri = uri or address.store_uri(results)
         self._started = self._broken = False
         self._runs: dict[Cell, _Run] = {}
         self._untouched: list[CellDone] = []
@@ -83,7 +83,9 @@ class Tracker:
     def report(self, entry: str, scale: str, files: Sequence[Path], note: str) -> None:
         """Keeps an entry's tables and plots, if anything was computed; `note` is Markdown."""
         if self._started:
-            self._safely(lambda: self._mirror.report(entry, scale, files, note))
+            mine = [item for item in self._items.values() if (item.cell.entry, item.cell.scale) == (entry, scale)]
+            cells = [facets.cell_key(self._said(item)) for item in mine]
+            self._safely(lambda: self._mirror.report(entry, scale, files, note, cells))
 
     def _safely(self, write: Callable[[], None]) -> None:
         if self._broken:
@@ -116,29 +118,32 @@ class Tracker:
                 self._finish(cell, event.folders)
             case CellDone():
                 self._untouched.append(event)
-            case CellFailed(cell=cell, stage=stage) if stage in self._errors:
+            case CellFailed(cell=cell, stage=stage) if self._started and stage in self._errors:
                 self._end(self._open(self._items[cell]), "FAILED", self._errors[stage])
                 del self._runs[cell]
 
     def _open(self, item: PlannedCell) -> _Run:
         """Returns the run of a cell, started if need be."""
         if item.cell not in self._runs:
-            stages = {
-                role: {"key": stage.key, "options": stage.options, "handling": stage.handling}
-                for role, stage in item.stages.items()
-            }
             begin = _now()
-            said = {**record.asked(self._entries[item.cell.entry], item.cell), "stages": stages}
-            self._runs[item.cell] = _Run(self._mirror.open(said, begin), begin)
+            self._runs[item.cell] = _Run(self._mirror.open(self._said(item), begin), begin)
         return self._runs[item.cell]
+
+    def _said(self, item: PlannedCell) -> dict[str, Any]:
+        """Returns as much of a cell's record as there is before it has run."""
+        stages = {
+            role: {"key": stage.key, "options": stage.options, "handling": stage.handling}
+            for role, stage in item.stages.items()
+        }
+        return {**record.asked(self._entries[item.cell.entry], item.cell), "stages": stages}
 
     def _note(self, stage: Stage, progress: Progress) -> None:
         """Keeps the points of a curve that the record will keep, and delivers them from time to time."""
         item, role = self._first[stage]
         run = self._open(item)
-        if progress.unit == "step" and progress.done - 1 in record.evenly(progress.total):
+        if progress.unit == "step" and progress.done - 1 in curves.evenly(progress.total):
             run.live.setdefault(role, progress.done)
-            values = ((f"{role}/{name}", record.digits(value)) for name, value in progress.values.items())
+            values = ((f"{role}/{name}", curves.digits(value)) for name, value in progress.values.items())
             self._buffer += [(name, value, progress.done, _now()) for name, value in values]
         if time.monotonic() - self._delivered > EVERY:
             self._deliver()

@@ -5,26 +5,23 @@ that a rebuilt run is the same run. It is found again by its tag `cell`, the has
 what was tracked once is not tracked twice, and a run that was cut off is replaced. `live.py` decides when what is
 written.
 
-The store is a SQLite file beside the results unless `MLFLOW_TRACKING_URI` says otherwise (MLflow refuses plain folders
-since 3.13). Artifacts of that file lie beside it; a server has its own place for them.
+Artifacts of a store that is a file lie beside it; a server has its own place for them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.tracking import record
+from harness.tracking import address, facets, record
+from harness.tracking.facets import LONGEST_PARAM, LONGEST_TAG, cell_key, cut
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -32,40 +29,14 @@ if TYPE_CHECKING:
 
 SYSTEM_EVERY = 3.0
 """Seconds between two looks at the machine's load; MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL wins."""
-LONGEST_PARAM, LONGEST_TAG, LONGEST_DIGEST = 500, 5000, 36
-"""MLflow's limits, the first two those of older servers; a longer value is cut, and stands whole in `record.json`."""
-METRICS, PARAMS = 1000, 100
-"""The most that MLflow takes in one batch."""
+LONGEST_DIGEST = 36
+"""MLflow's limit."""
+METRICS, PARAMS, RUNS = 1000, 100, 50_000
+"""The most that MLflow takes in one batch, and gives in one answer."""
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """Opens an experiment as one of model training rather than of prompts."""
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """A server that does not answer is given up within a minute, not after MLflow's quarter of an hour."""
-SERVERS = ("http://", "https://", "databricks")
-
-
-def store_uri(results: Path) -> str:
-    """Returns the tracking store of a results folder: MLFLOW_TRACKING_URI, or a SQLite file in it."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').absolute()}"
-
-
-def ui_command(results: Path, port: int = 5000) -> list[str]:
-    """Returns the command that starts the dashboard on the store of a results folder.
-
-    Raises:
-        Problem: The store is a server, which has a dashboard of its own.
-    """
-    uri = store_uri(results)
-    if uri.startswith(SERVERS):
-        raise Problem(f"the tracking store is a server; its dashboard is at {uri}", where="MLFLOW_TRACKING_URI")
-    _quiet()
-    artifacts = (results / "mlartifacts").absolute().as_uri()
-    places = ["--backend-store-uri", uri, "--default-artifact-root", artifacts]
-    return [sys.executable, "-m", "mlflow", "server", *places, "--host", "127.0.0.1", "--port", str(port)]
-
-
-def ui_address(port: int = 5000) -> str:
-    """Returns where the dashboard lists the experiments, in its view for model training."""
-    return f"http://127.0.0.1:{port}/#/experiments?workflowType=machine_learning"
 
 
 def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:
@@ -74,7 +45,7 @@ def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:
     Args:
         records: As `record.read_all` returns them.
         uri: The tracking store or server.
-        results: The results folder; artifacts that are still there are logged too.
+        results: The results folder; artifacts and plots that are still there are logged too.
 
     Returns:
         How many runs were written; those that were there whole are left alone.
@@ -84,14 +55,18 @@ def sync(records: Iterable[Mapping[str, Any]], uri: str, results: Path) -> int:
     """
     mirror = Mirror(uri, results)
     with _reaching(uri):
-        return sum(mirror.complete(said) for said in records)
+        written = [said for said in records if mirror.complete(said)]
+        for entry, scale in dict.fromkeys((said["entry"], said["scale"]) for said in written):
+            mirror.plots(entry, sorted((results / "plots").glob(f"{entry}.{scale}.*.png")), map(cell_key, written))
+    return len(written)
 
 
 class Mirror:
     """The runs of one tracking store; a `Problem` if the store cannot be opened."""
 
     def __init__(self, uri: str, results: Path):
-        _quiet()
+        address.check(uri)
+        address.quiet()
         for name, value in PATIENCE.items():
             os.environ.setdefault(name, value)
         from mlflow import MlflowClient
@@ -130,8 +105,8 @@ class Mirror:
         name = said["label"] + ("" if said["seed"] is None else f" seed {said['seed']}")
         experiment = self.experiment(said["entry"])
         name = f"{name} ({said['scale']})"
-        run = self.client.create_run(experiment, start_time=begin, tags=_tags(said), run_name=name)
-        params = [Param(name, _cut(value, LONGEST_PARAM)) for name, value in _params(said).items()]
+        run = self.client.create_run(experiment, start_time=begin, tags=facets.tags(said), run_name=name)
+        params = [Param(name, cut(value, LONGEST_PARAM)) for name, value in facets.params(said).items()]
         for batch in _batches(params, PARAMS):
             self.client.log_batch(run.info.run_id, params=batch)
         return run.info.run_id
@@ -155,8 +130,8 @@ class Mirror:
         """
         end = begin + round(1000 * sum(stage["seconds"] for stage in said["stages"].values()))
         end = end if live is None else _now()
-        self.points(run, _curves(said, begin, live or {}))
-        self.points(run, ((name, value, 0, end) for name, value in _scores(said).items()))
+        self.points(run, facets.curves(said, begin, live or {}))
+        self.points(run, ((name, value, 0, end) for name, value in facets.scores(said).items()))
         self.client.log_inputs(run, _datasets(said))
         self.client.log_text(run, record.text(said), "record.json")
         for role, folder in said["artifacts"].items():
@@ -170,12 +145,28 @@ class Mirror:
         """Ends a run: FINISHED, FAILED (with the error) or KILLED."""
         self.client.set_tag(run, "status", status.lower())
         if error is not None:
-            self.client.set_tag(run, "error", _cut(error, LONGEST_TAG))
+            self.client.set_tag(run, "error", cut(error, LONGEST_TAG))
             self.client.log_text(run, error + "\n", "error.txt")
         self.client.set_terminated(run, status, at)
 
-    def report(self, entry: str, scale: str, files: Sequence[Path], note: str) -> None:
-        """Keeps tables and plots of an entry in a run of their own, and its table as the experiment's description."""
+    def plots(self, entry: str, files: Sequence[Path], cells: Iterable[str]) -> None:
+        """Keeps an entry's plots in the finished runs of its cells, which are given by their `cell_key`."""
+        wanted = set(cells) if files else set()
+        finished = "tags.kind = 'cell' and attributes.status = 'FINISHED'"
+        for run in self.client.search_runs([self.experiment(entry)], finished, max_results=RUNS) if wanted else ():
+            for path in files if run.data.tags["cell"] in wanted else ():
+                self.client.log_artifact(run.info.run_id, str(path), "plots")
+
+    def report(self, entry: str, scale: str, files: Sequence[Path], note: str, cells: Iterable[str] = ()) -> None:
+        """Keeps tables and plots of an entry in a run of their own, and its table as the experiment's description.
+
+        Args:
+            entry: The entry.
+            scale: Its scale.
+            files: Tables and plots.
+            note: The table in Markdown.
+            cells: The `cell_key` of the cells whose runs keep the plots too.
+        """
         experiment = self.experiment(entry)
         same = f"tags.kind = 'report' and tags.scale = '{scale}'"
         for run in self.client.search_runs([experiment], same):
@@ -184,8 +175,9 @@ class Mirror:
         run = self.client.create_run(experiment, tags=tags, run_name=f"report ({scale})")
         for path in files:
             self.client.log_artifact(run.info.run_id, str(path))
-        self.client.set_experiment_tag(experiment, "mlflow.note.content", _cut(note, LONGEST_TAG))
+        self.client.set_experiment_tag(experiment, "mlflow.note.content", cut(note, LONGEST_TAG))
         self.client.set_terminated(run.info.run_id)
+        self.plots(entry, [path for path in files if path.suffix == ".png"], cells)
 
     def watch(self, run: str) -> SystemMetricsMonitor:
         """Starts logging the machine's load to a run; call `finish` on what is returned."""
@@ -201,75 +193,13 @@ class Mirror:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 place = self.results / "mlartifacts" / name.replace("/", ".")
-                location = None if self.uri.startswith(SERVERS) else place.absolute().as_uri()
+                location = None if self.uri.startswith(address.SERVERS) else place.absolute().as_uri()
                 self._experiments[name] = self.client.create_experiment(name, location, tags=KIND)
             else:
                 if found.lifecycle_stage == "deleted":
                     self.client.restore_experiment(found.experiment_id)
                 self._experiments[name] = found.experiment_id
         return self._experiments[name]
-
-
-def cell_key(said: Mapping[str, Any]) -> str:
-    """Returns what a cell's run is found by: 16 hexadecimal digits of the hash of the cell and its stages' keys."""
-    keys = {role: stage["key"] for role, stage in said["stages"].items()}
-    text = json.dumps([said["entry"], said["scale"], said["label"], said["seed"], keys], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _tags(said: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what runs are filtered by; what a cell does not have is no tag."""
-    stages, paper = said["stages"], said["paper"] or {}
-    prune, tune = ((stages.get(name) or {"options": {}})["options"] for name in ("prune", "tune"))
-    tags = {
-        **{name: said[name] for name in ("entry", "scale", "label", "model", "data", "task", "seed", "baseline")},
-        **{"paper": paper.get("name"), "paper_id": paper.get("id"), "table": paper.get("table")},
-        **{name: prune.get(name) for name in ("criterion", "solver", "pattern")},
-        **{f"stage.{role}": stage["key"][:10] for role, stage in stages.items()},
-        "sparsity": prune.get("sparsity", 0.0),
-        "loss": said["axes"].get("tune.loss", tune.get("loss")),
-        "kind": "cell",
-        "cell": cell_key(said),
-        "status": "running",
-        "mlflow.source.name": "harness run",
-        "mlflow.source.type": "LOCAL",
-    }
-    return {name: _cut(value, LONGEST_TAG) for name, value in tags.items() if value is not None}
-
-
-def _params(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns every resolved option by its dotted name: prune.sparsity, evaluate.bleu.limit."""
-    return {
-        f"{role.replace('/', '.')}.{name}": value
-        for role, stage in said["stages"].items()
-        for name, value in {**stage["options"], **stage["handling"]}.items()
-    }
-
-
-def _scores(said: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the final metrics: scores with their standard errors, sparsity, seconds."""
-    found: dict[str, float] = {}
-    for evaluation, scores in said["metrics"].items():
-        for metric, score in scores.items():
-            name = metric if metric == evaluation else f"{evaluation}/{metric}"
-            found[name] = score["value"]
-            if score["stderr"] is not None:
-                found[f"{name}_stderr"] = score["stderr"]
-    found |= {f"sparsity/{name}": value for name, value in said["sparsity"].items()}
-    return found | {f"seconds/{role}": stage["seconds"] for role, stage in said["stages"].items()}
-
-
-def _curves(said: Mapping[str, Any], begin: int, live: Mapping[str, int]) -> Iterator[tuple[str, float, int, int]]:
-    """Yields the points of all curves that were not logged live, spread over the seconds of their stage."""
-    at = float(begin)
-    for role, stage in said["stages"].items():
-        curve = said["curves"].get(role, {"step": []})
-        steps = curve["step"]
-        for name, values in curve.items():
-            for place, (step, value) in enumerate(zip(steps, values, strict=True)):
-                if name != "step" and value is not None and step < live.get(role, step + 1):
-                    yield f"{role}/{name}", value, step, round(at + 1000 * stage["seconds"] * (place + 1) / len(steps))
-        at += 1000 * stage["seconds"]
 
 
 def _datasets(said: Mapping[str, Any]) -> list[DatasetInput]:
@@ -279,7 +209,7 @@ def _datasets(said: Mapping[str, Any]) -> list[DatasetInput]:
     roles: dict[str, list[str]] = {}
     for role, stage in said["stages"].items():
         for source, identity in stage["sources"].items():
-            if source.partition("/")[0] == "data":
+            if source.partition("/")[0] in ("data", "search"):
                 roles.setdefault(identity, []).append(role)
     found = []
     for identity, readers in roles.items():
@@ -299,11 +229,6 @@ def _name(text: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", text)
 
 
-def _cut(value: Any, length: int) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
 def _now() -> int:
     return time.time_ns() // 1_000_000
 
@@ -317,11 +242,6 @@ def _reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        said, where = (re.sub(r"//[^/@\s]*@", "//***@", text) for text in (str(error).partition("\n")[0], uri))
-        hint = "start or repair it, or set MLFLOW_TRACKING_URI to another (sqlite:///file.db, http://host:port)"
-        raise Problem(f"the tracking store cannot be used: {said}", where=where, hint=hint) from error
-
-
-def _quiet() -> None:
-    """Keeps MLflow from sending usage statistics, which it does over the network by default."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        said = address.shown(str(error)).partition("\n")[0]
+        what, where = f"the tracking store cannot be used: {said}", address.shown(uri)
+        raise Problem(what, where=where, hint=address.HINT) from error

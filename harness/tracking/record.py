@@ -10,34 +10,32 @@ diff shows what changed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import re
-import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.runs.keys import canonical
+from harness.runs import files
 from harness.runs.plan import EVALUATE
+from harness.runs.store import RETRY
+from harness.tracking import curves
+from harness.tracking.settings import settings
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
     from harness.spec.grid import Cell
 
-SCHEMA = 1
-POINTS = 200
-"""The most points that a record keeps of a curve."""
+SCHEMA = 2
 KEYS = (
     *("schema", "entry", "title", "paper", "scale", "label", "axes", "baseline", "seed", "model", "data", "task"),
     *("settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
 )
 """The keys of a record, in their order."""
-_MAPPINGS = ("axes", "metrics", "sparsity", "stages", "curves", "environment", "artifacts")
-_AGAIN = "restore it from git, or remove it and run its experiment again"
+_MAPPINGS = ("axes", "settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts")
+_AGAIN = "restore it from git, or run its experiment again, which writes it anew from what is computed"
 
 
 def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
         root: What the paths of artifacts are written relative to.
 
     Raises:
-        Problem: A number in one of the folders is not finite.
+        Problem: A number in one of the folders is not finite, or the header of its weights cannot be read.
     """
     done = {role: _json(folder / "done.json") for role, folder in folders.items()}
     environment = list(done.values())[-1]["environment"]
@@ -65,9 +63,9 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
         "sparsity": _sparsity(cell, folders),
         "stages": {role: _stage(said, environment) for role, said in done.items()},
         "curves": {
-            role: thin(read_curve(folder / "curve.jsonl"))
+            role: curves.thin(curves.read(folder / curves.FILE))
             for role, folder in folders.items()
-            if (folder / "curve.jsonl").is_file()
+            if (folder / curves.FILE).is_file()
         },
         "environment": environment,
         "artifacts": {role: folder.relative_to(root).as_posix() for role, folder in folders.items()},
@@ -78,9 +76,9 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
 
 def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
     """Returns what a record says of a cell before it has run; data and task are those it was last trained on."""
-    settings = cell.settings
-    trained = next((settings[name] for name in ("tune", "prune", "prepare") if settings[name]), None)
-    section = trained or next(iter(settings["evaluate"].values()))
+    sections = cell.settings
+    trained = next((sections[name] for name in ("tune", "prune", "prepare") if sections[name]), None)
+    section = trained or next(iter(sections["evaluate"].values()))
     paper = entry.paper.model_dump() if entry.paper else None
     return {
         "entry": cell.entry,
@@ -91,27 +89,11 @@ def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
         "axes": dict(cell.axes),
         "baseline": cell.baseline,
         "seed": cell.seed,
-        "model": settings["model"],
+        "model": sections["model"],
         "data": section["data"],
         "task": section["task"],
-        "settings": settings_key(cell),
+        "settings": settings(cell),
     }
-
-
-def settings_key(cell: Cell) -> str:
-    """Returns 16 hexadecimal digits of what was asked of a cell, in a chain also of the cells before it.
-
-    A record whose digits are others belongs to settings that its experiment no longer has. How often to checkpoint
-    changes no result and does not count.
-    """
-    asked = {
-        name: {key: value for key, value in section.items() if key != "checkpoint_every"}
-        if isinstance(section, Mapping)
-        else section
-        for name, section in cell.settings.items()
-    }
-    before = settings_key(cell.previous) if cell.previous else None
-    return hashlib.sha256(canonical([asked, before]).encode()).hexdigest()[:16]
 
 
 def write(record: Mapping[str, Any], root: Path) -> Path:
@@ -124,16 +106,7 @@ def write(record: Mapping[str, Any], root: Path) -> Path:
     _check(record, str(path))
     if (there := _label(path)) not in (None, record["label"]):
         raise Problem(f"the labels {there!r} and {record['label']!r} give one file name", where=str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial")  # two processes may write one record
-    try:
-        with partial.open("x", encoding="utf8") as file:
-            file.write(text(record))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.replace(path, text(record))
     return path
 
 
@@ -202,29 +175,6 @@ def readable(root: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
     return found, damaged
 
 
-def thin(curve: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
-    """Keeps at most `POINTS` points of a curve, to six digits."""
-    kept = evenly(max((len(column) for column in curve.values()), default=0))
-    return {name: [digits(column[i]) for i in kept] for name, column in curve.items()}
-
-
-def evenly(length: int) -> Sequence[int]:
-    """Returns at most `POINTS` evenly spaced positions below `length`, the first and the last among them."""
-    return range(length) if length <= POINTS else [round(i * (length - 1) / (POINTS - 1)) for i in range(POINTS)]
-
-
-def digits(value: Any) -> Any:
-    """Rounds a number of a curve to six significant digits."""
-    return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def read_curve(path: Path) -> dict[str, list[Any]]:
-    """Reads a stage's curve, one JSON object a line, into columns; a value that a line lacks is None."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
 def text(record: Mapping[str, Any]) -> str:
     """Returns a record as JSON: a key a line, a list of plain values on one line."""
     return "".join(_lines(record, "")) + "\n"
@@ -262,9 +212,14 @@ def _weights(folder: Path) -> int:
     """Counts the weights of a model from the headers of its files (safetensors: eight bytes of length, then JSON)."""
     total = 0
     for path in sorted(folder.glob("model*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        try:
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, path.stat().st_size)))
+            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{path.name} is damaged: its header cannot be read"
+            raise Problem(what, where=str(folder), hint=RETRY) from error
     return total
 
 

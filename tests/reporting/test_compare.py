@@ -5,7 +5,7 @@ import math
 import pytest
 
 from harness.problems import Problem
-from harness.reporting.compare import NOT_GIVEN, NOT_RUN, OTHER_SCALE, compare, mean_and_error
+from harness.reporting.compare import NOT_GIVEN, NOT_RUN, OTHER_SCALE, OUTDATED, compare, mean_and_error
 
 
 def row(comparison, label, metric="bleu"):
@@ -114,6 +114,38 @@ def test_records_of_others_are_passed_over(make, samples):
         return [*found, *({**found[0], **change} for change in changes)]
 
     assert make(records=more).frame.equals(make().frame)
+
+
+def test_what_was_run_with_other_settings_is_left_out_and_says_what_differs(make):
+    def older(found):
+        for one in found:
+            if one["label"] == "0.5/squarehead":
+                one["settings"]["prune"]["samples"] = 64
+            if (one["label"], one["seed"]) == ("0.75/squarehead", 1):
+                one["settings"]["tune"]["clip"] = 2.0
+            del one["settings"]["prepare"]["precision"]  # a setting that came later: its default counts
+        return found
+
+    comparison = make(records=older)
+    assert (row(comparison, "0.5/squarehead").status, row(comparison, "0.5/squarehead").n) == (OUTDATED, 0)
+    assert row(comparison, "0.75/squarehead").status == "2 of 3 seeds"
+    assert (row(comparison, "0.9/squarehead").status, row(comparison, "dense").n) == ("", 1)
+    assert comparison.outdated == {
+        "prune.samples 64, now 128": ("0.5/squarehead",),
+        "tune.clip 2.0, now none": ("0.75/squarehead",),
+    }
+
+
+def test_of_many_differences_the_first_are_named(make):
+    def older(found):
+        other = {"samples": 1, "seed": 2, "rows": 3, "batch_size": 4, "criterion": "wanda"}
+        for one in found:
+            (one["settings"]["prune"] or {}).update(other)
+        return found
+
+    ((why, labels),) = make(records=older).outdated.items()
+    assert why.count(", now ") == 4 and why.endswith("; and 1 more")
+    assert len(labels) == 9 and make().outdated == {}
 
 
 def test_patterns_keep_the_order_of_the_grid(make, samples):

@@ -140,3 +140,16 @@ def test_files_are_named_after_entry_and_scale_and_have_the_same_bytes_again(mak
     ]
     before = [path.read_bytes() for path in paths]
     assert [path.read_bytes() for path in tables.write(make(), tmp_path)] == before
+
+
+def test_what_was_run_with_other_settings_is_said_under_the_table(make):
+    def older(found):
+        for one in found:
+            if one["settings"]["prune"]:
+                one["settings"]["prune"]["samples"] = 64
+        return found
+
+    text = tables.markdown(make(records=older))
+    assert "run with other settings: prune.samples 64, now 128 (0.5/one_shot, 0.75/one_shot, " in text
+    assert "| run with other settings |" in text
+    assert "other settings" not in tables.markdown(make())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,25 @@ def test_free_of_a_folder_that_is_not_there_yet(tmp_path):
 def test_the_problem_says_what_there_is_and_what_was_needed():
     text = str(disk.problem(Path("."), 3 * 2**20, 512 * 2**20))
     assert "MiB free" in text and "3.0 MiB written" in text and "512.0 MiB" in text and "run again" in text
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path):
+    disk.check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_place_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch, code):
+    def refuse(dir):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(Problem, match=os.strerror(code)) as caught:
+        disk.check_writable(tmp_path / "results")
+    assert str(tmp_path / "results") in str(caught.value) and "--results" in str(caught.value)
+
+
+def test_a_file_where_a_folder_should_be_is_a_problem(tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(Problem, match="nothing can be written here"):
+        disk.check_writable(tmp_path / "results" / "artifacts")

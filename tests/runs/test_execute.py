@@ -141,7 +141,8 @@ def test_fail_fast(fake):
     assert isinstance(events[-1], CellFailed) and not _of(events, CellDone)
 
 
-def test_a_damaged_parent_is_refused_and_named(fake):
+def test_a_damaged_parent_is_refused_and_named(fake, monkeypatch):
+    monkeypatch.setattr("harness.runs.store.CHEAP", 10)  # as if its weights were large
     first, second = fake.cells()
     fake.run(first)
     model = fake.store.folder(first.stages["prepare"]) / "model.bin"
@@ -166,6 +167,21 @@ def test_a_damaged_evaluation_never_reaches_a_record(fake):
     events = fake.run(first)
     assert "model.bin is damaged" in _of(events, CellFailed)[0].message and not _of(events, CellDone)
     assert _of(fake.run(first, retry=True), CellDone)
+
+
+@pytest.mark.parametrize(("role", "name"), [("prune", "inner/config.json"), ("tune", "model.bin")])
+def test_a_stage_that_is_damaged_without_a_change_of_size_never_reaches_a_record(fake, role, name):
+    first, second = fake.cells()
+    fake.run(first, second)
+    path = fake.store.folder(first.stages[role]) / name
+    path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
+    fake.store = type(fake.store)(fake.store.root)
+    events = fake.run(first, second)
+    (failed,) = _of(events, CellFailed)
+    assert (failed.cell.label, failed.stage) == ("0.5", first.stages[role])
+    assert f"{name} is damaged" in failed.message and "--retry" in failed.message
+    assert [event.cell.label for event in _of(events, CellDone)] == ["0.75"]
+    assert len(_of(fake.run(first, second, retry=True), CellDone)) == 2
 
 
 def test_a_truncated_result_is_refused_at_once(fake):

@@ -172,6 +172,8 @@ def _folder(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "t5"}')
+    (folder / "model.safetensors").write_text("weights")
+    (folder / "tokenizer.json").write_text("{}")
     return folder
 
 
@@ -210,6 +212,60 @@ def test_everything_that_is_missing_is_found_at_once(planned, tmp_path, monkeypa
     assert found.summary() == "0 cells, 0 stages; 7 cells cannot run here"
     entry = spec.read("entry", root=tmp_path / "experiments")
     assert [str(problem) for problem in missing_sources(entry)] == [str(problem) for problem in found.missing]
+
+
+def test_a_model_that_could_not_be_loaded_is_found_while_planning(planned, tmp_path):
+    folder = _folder(tmp_path, "broken")
+    (folder / "model.safetensors").unlink()
+    found = planned(f"model: {folder}", "prepare: null")
+    assert found.cells == () and [problem.where for problem in found.missing] == [str(folder)]
+    assert "no weights" in found.missing[0].what
+
+
+def test_a_model_of_a_family_that_does_not_serve_the_task_is_found_while_planning(planned, tmp_path):
+    folder = _folder(tmp_path, "speaks")
+    (folder / "config.json").write_text('{"model_type": "whisper"}')
+    (folder / "preprocessor_config.json").write_text("{}")
+    found = planned(f"model: {folder}", "prepare: null")
+    assert found.cells == () and found.unplanned == 7
+    (problem,) = found.missing
+    assert "'translation'" in problem.what and "t5" in problem.hint
+
+
+def test_the_config_in_the_hubs_cache_tells_the_family(planned, tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("harness.sources._on_hub", lambda *asked: ("a" * 40, ""))
+    assert planned("model: org/name", "prepare: null").missing == ()
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text('{"model_type": "whisper"}')
+    (problem,) = planned("model: org/name", "prepare: null").missing
+    assert "org/name" in problem.what and "'translation'" in problem.what
+
+
+SEARCHES = "prune: {criterion: magnitude, samples: 8, allocation: 'atp_search:step=0.1', %s}"
+
+
+def test_what_a_search_is_judged_on_is_a_source_of_its_own(planned):
+    grid = "grid: {prune.sparsity: [0.5]}"
+    pruned = _cell(planned(SEARCHES % "search_limit: 4", grid, "tune: null"), "0.5").stages["prune"]
+    assert pruned.sources["search"] == pruned.sources["data"] and pruned.options["search_limit"] == 4
+    other = SEARCHES % "search_data: 'cldr_pairs:size=300'"
+    searched = _cell(planned(other, grid, "tune: null"), "0.5").stages["prune"]
+    assert searched.sources["search"].kind == "generated" and searched.key != pruned.key
+    plain = "prune: {criterion: magnitude, samples: 8, search_limit: 4}"
+    assert "search" not in _cell(planned(plain, grid, "tune: null"), "0.5").stages["prune"].sources
+
+
+def test_held_out_data_that_cannot_be_had_are_missing(planned, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    found = planned(SEARCHES % "search_data: wmt14", "grid: {prune.sparsity: [0.5]}", "tune: null")
+    assert len(found.missing) == 1 and "wmt14" in found.missing[0].what
+    assert [item.cell.label for item in found.cells] == ["dense"]
 
 
 def test_cells_whose_sources_are_here_are_planned_without_the_others(planned, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness.runs.events import CellDone, StageDone
-from harness.tracking import live, mlflow, record
+from harness.tracking import curves, live, mlflow
 from harness.tracking.live import Tracker
 
 LABELS = ("dense", "0.5/squarehead", "0.75/one_shot")
@@ -51,7 +51,7 @@ def test_every_cell_has_one_run_and_shared_curves_are_in_all(world):
     assert {run.info.status for run in runs} == {"FINISHED"}
     for run in runs:
         history = world.client.get_metric_history(run.info.run_id, "prepare/loss")
-        assert sorted(point.step for point in history) == [1 + step for step in record.evenly(300)]
+        assert sorted(point.step for point in history) == [1 + step for step in curves.evenly(300)]
     assert world.said == []
 
 
@@ -119,6 +119,13 @@ def test_a_tracking_failure_is_said_once_and_loses_nothing(world):
     assert world.follow(uri="sqlite:////dev/null/no/folder.db") == 5
     assert len(world.said) == 1
     assert "harness sync" in world.said[0]
+
+
+def test_where_nothing_can_be_computed_no_store_is_opened(world):
+    world.results.mkdir()
+    (world.results / "artifacts").write_text("a file where the folder should be")
+    assert world.follow(uri="sqlite:////dev/null/never/opened.db") == 0
+    assert world.said == []
 
 
 def test_a_failure_in_the_middle_is_said_once_too(world, monkeypatch):

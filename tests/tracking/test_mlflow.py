@@ -7,7 +7,7 @@ import pytest
 
 from harness.problems import Problem
 from harness.runs.events import CellDone
-from harness.tracking import mlflow, record
+from harness.tracking import curves, facets, mlflow, record
 
 LABEL = "0.75/squarehead"
 
@@ -106,14 +106,14 @@ def test_a_lost_run_is_rebuilt_and_a_cut_off_one_replaced(store):
         assert getattr(again.data, part) == getattr(lost.data, part)
     assert again.data.tags["cell"] == lost.data.tags["cell"]
     assert len(runs(store)) == 4
-    assert len(client.get_metric_history(again.info.run_id, "tune/loss")) == record.POINTS
+    assert len(client.get_metric_history(again.info.run_id, "tune/loss")) == curves.POINTS
 
 
 def test_other_settings_are_another_cell(store):
     said = store.records[0]
     other = {**said, "stages": {role: {**stage, "key": "0" * 64} for role, stage in said["stages"].items()}}
-    assert mlflow.cell_key(said) != mlflow.cell_key(other)
-    assert mlflow.cell_key(said) == mlflow.cell_key({**said, "metrics": {}})
+    assert facets.cell_key(said) != facets.cell_key(other)
+    assert facets.cell_key(said) == facets.cell_key({**said, "metrics": {}})
 
 
 def test_long_values_are_cut_and_the_record_has_them_whole(store):
@@ -124,7 +124,7 @@ def test_long_values_are_cut_and_the_record_has_them_whole(store):
     store.mirror.complete(said)
     (run,) = runs(store, "tags.label = 'long'")
     assert run.data.params["prepare.loss"] == "x" * 497 + "..."
-    assert len(run.data.tags["task"]) == mlflow.LONGEST_TAG
+    assert len(run.data.tags["task"]) == facets.LONGEST_TAG
     path = store.mirror.client.download_artifacts(run.info.run_id, "record.json", str(store.root))
     assert long in Path(path).read_text(encoding="utf8")
 
@@ -155,18 +155,25 @@ def test_names_of_metrics_keep_only_what_mlflow_allows(store):
     store.mirror.end(run, "KILLED")
 
 
-def test_the_store_is_a_file_beside_the_results_or_what_is_set(tmp_path, monkeypatch):
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert mlflow.store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
-    command = mlflow.ui_command(tmp_path, 5001)
-    assert command[1:4] == ["-m", "mlflow", "server"]
-    assert command[command.index("--backend-store-uri") + 1] == mlflow.store_uri(tmp_path)
-    assert mlflow.ui_address(5001).startswith("http://127.0.0.1:5001/")
-    assert command[-4:] == ["--host", "127.0.0.1", "--port", "5001"]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
-    assert mlflow.store_uri(tmp_path) == "http://tracking:5000"
-    with pytest.raises(Problem, match="http://tracking:5000"):
-        mlflow.ui_command(tmp_path)
+def test_plots_are_kept_in_the_runs_of_their_cells(store, tmp_path):
+    plot, table = tmp_path / "translation.tiny.bleu.png", tmp_path / "table.md"
+    plot.write_bytes(b"a plot"), table.write_text("| a |")
+    keys = [facets.cell_key(said) for said in store.records if said["label"] == LABEL]
+    store.mirror.report("sample/translation", "tiny", [table, plot], "| a |", keys)
+    lists = store.mirror.client.list_artifacts
+    kept = {run.data.tags["label"]: lists(run.info.run_id, "plots") for run in runs(store, "tags.kind = 'cell'")}
+    assert [artifact.path for artifact in kept[LABEL]] == [f"plots/{plot.name}"] and kept["dense"] == []
+
+
+def test_a_sync_keeps_the_plots_that_are_there(store):
+    plot = store.results / "plots" / "sample" / "translation.tiny.bleu.png"
+    plot.parent.mkdir(parents=True)
+    plot.write_bytes(b"a plot")
+    (dense,) = runs(store, "tags.label = 'dense'")
+    store.mirror.client.delete_run(dense.info.run_id)
+    assert mlflow.sync(store.records, store.uri, store.results) == 1
+    (dense,) = runs(store, "tags.label = 'dense'")
+    assert [a.path for a in store.mirror.client.list_artifacts(dense.info.run_id, "plots")] == [f"plots/{plot.name}"]
 
 
 def test_a_run_rebuilt_from_a_record_is_the_run_that_was_live(samples, store):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 from harness.problems import Problem
 from harness.runs.events import CellDone
 from harness.spec.grid import cells
-from harness.tracking import record
+from harness.tracking import curves, record
 
 LABEL = "0.75/squarehead"
 
@@ -60,22 +62,9 @@ def test_a_dense_cell_has_no_seed_in_its_name(finished, tmp_path):
 
 def test_curves_are_thinned_and_keep_their_ends(said):
     curve = said["curves"]["prepare"]
-    assert len(curve["step"]) == record.POINTS
+    assert len(curve["step"]) == curves.POINTS
     assert (curve["step"][0], curve["step"][-1]) == (1, 300)
-    assert len(curve["loss"]) == len(curve["lr"]) == record.POINTS
-
-
-@pytest.mark.parametrize("length", [0, 1, 199, 200, 201, 100_000])
-def test_points_are_evenly_spaced_distinct_and_within(length):
-    kept = list(record.evenly(length))
-    assert len(kept) == len(set(kept)) == min(length, record.POINTS)
-    assert not kept or (kept[0], kept[-1]) == (0, length - 1)
-
-
-def test_a_value_that_a_line_of_a_curve_lacks_is_none(tmp_path):
-    path = tmp_path / "curve.jsonl"
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "kl": 1.5}\n')
-    assert record.read_curve(path) == {"step": [1, 2], "loss": [2.0, None], "kl": [None, 1.5]}
+    assert len(curve["loss"]) == len(curve["lr"]) == curves.POINTS
 
 
 def test_writing_and_reading_gives_the_record_and_again_the_same_bytes(said, finished, tmp_path):
@@ -96,8 +85,35 @@ def test_a_record_that_lacks_a_key_is_refused_and_can_be_replaced(said, tmp_path
     path.write_text(json.dumps({key: value for key, value in said.items() if key != "settings"}))
     with pytest.raises(Problem, match="lacks settings"):
         record.read(path)
+    path.write_text(json.dumps({**said, "settings": "0123456789abcdef"}))
+    with pytest.raises(Problem, match="settings should hold values by name"):
+        record.read(path)
     record.write(said, tmp_path)
     assert record.read(path) == said
+
+
+def test_a_full_disk_leaves_the_record_that_was_there(said, tmp_path, monkeypatch):
+    path = record.write(said, tmp_path)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        record.write({**said, "title": "another"}, tmp_path)
+    assert path.read_bytes() == before and [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_weights_whose_header_is_damaged_are_named(finished):
+    entry, results, events = finished
+    event = events[-1]
+    path = event.folders["prune"] / "model.safetensors"
+    before = path.read_bytes()
+    path.write_bytes(b"\xff" * len(before))
+    with pytest.raises(Problem, match=r"model\.safetensors is damaged.*header"):
+        record.build(entry, event.cell, event.folders, results)
+    path.write_bytes(before)
 
 
 def test_data_and_task_are_the_cells_own(samples, tmp_path):
@@ -106,22 +122,6 @@ def test_data_and_task_are_the_cells_own(samples, tmp_path):
     asked = [record.asked(entry, cell) for cell in cells(entry)]
     assert {one["data"].partition(":")[0] for one in asked} == {"cldr_pairs", "multi30k"}
     assert all(one["data"].partition(":")[0] == one["axes"]["data"] for one in asked)
-
-
-def test_settings_are_known_by_all_that_was_asked_but_how_often_to_checkpoint(samples, tmp_path):
-    def keys(*options, text=samples.YAML):
-        entry = samples.entry(tmp_path, text=text, set=options)
-        return {(cell.label, cell.seed): record.settings_key(cell) for cell in cells(entry)}
-
-    plain, other = keys(), keys("tune.lr=2e-3")
-    assert all(len(key) == 16 for key in plain.values()) and len(set(plain.values())) == len(plain)
-    assert keys("tune.checkpoint_every=7") == plain
-    assert {label for label in plain if plain[label] == other[label]} == {
-        label for label in plain if label[0].endswith(("dense", "one_shot"))
-    }
-    chained = keys(text=samples.YAML + "chain: prune.sparsity\n")
-    same = {label[0][:3] for label in plain if plain[label] == chained[label] and label[1] is not None}
-    assert same == {"0.5"}
 
 
 def test_a_list_of_numbers_stands_on_one_line_and_every_key_on_its_own(said):
@@ -156,7 +156,8 @@ def test_nothing_is_written_of_a_record_with_nan(said, tmp_path):
         ("{", "damaged"),
         ("[]", "no record"),
         ('{"schema": 99}', "99"),
-        ('{"schema": 1}', "lacks entry"),
+        ('{"schema": 1}', "no record of schema 2"),
+        ('{"schema": 2}', "lacks entry"),
         ("\x00", "damaged"),
     ],
 )

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import rooms
+from harness.runs.decides import CALIBRATION, SEARCH, looks_at_data, split
+from harness.spec.sections import Prune
+
+VERBS = {"criterion": "score", "solver": "solve", "refiner": "refine", "allocation": "allocate"}
+ASKED = {"data": "prose", "task": "language_modelling", "pattern": "unstructured", "sparsity": 0.5, "samples": 4}
+
+
+@pytest.fixture
+def section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A prune section whose methods, by kind, need what is given: `section(criterion="weight norm")`."""
+
+    def section(**needs: str) -> dict:
+        for kind, verb in VERBS.items():
+            folder = tmp_path / kind
+            folder.mkdir(exist_ok=True)
+            names = needs.get(kind, "weight").replace(" ", ", ")
+            (folder / "mine.py").write_text(f'"""Mine."""\n\ndef {verb}({names}):\n    """Mine."""\n')
+            monkeypatch.setitem(rooms.ROOMS, kind, rooms.Room(kind, str(folder), (verb,)))
+        chosen = {kind: "mine" if kind in needs or kind == "allocation" else None for kind in VERBS}
+        defaults = {name: field.get_default() for name, field in Prune.model_fields.items() if not field.is_required()}
+        return {**defaults, **ASKED, **chosen}
+
+    return section
+
+
+@pytest.mark.parametrize(
+    ("needs", "looks"),
+    [
+        ({"criterion": "weight"}, False),
+        ({"criterion": "weight layer"}, False),
+        ({"criterion": "weight norm"}, True),
+        ({"criterion": "weight gradient"}, True),
+        ({"solver": "weight choose sparsity period"}, False),
+        ({"solver": "weight gram choose sparsity period"}, True),
+        ({"criterion": "weight", "allocation": "layers sparsity weights"}, False),
+        ({"criterion": "weight", "allocation": "layers sparsity scores"}, False),
+        ({"criterion": "weight norm", "allocation": "layers sparsity scores"}, True),
+        ({"criterion": "weight", "allocation": "layers sparsity norms"}, True),
+        ({"criterion": "weight", "allocation": "layers sparsity kernels"}, True),
+        ({"criterion": "weight", "allocation": "layers sparsity judge"}, True),
+        ({"criterion": "weight", "refiner": "weight keep scores part period layer"}, False),
+        ({"criterion": "weight", "refiner": "weight keep variance"}, True),
+    ],
+)
+def test_calibration_decides_where_a_method_looks_at_data(section, needs, looks):
+    options = section(**needs)
+    decides, handling = split("prune", options)
+    assert looks_at_data(options) == looks
+    assert set(CALIBRATION) <= (decides if looks else handling).keys()
+    assert {**decides, **handling}.keys() == options.keys()
+
+
+@pytest.mark.parametrize(("needs", "searches"), [("layers sparsity norms", False), ("layers sparsity judge", True)])
+def test_what_is_held_out_decides_only_where_a_search_judges(section, needs, searches):
+    decides, handling = split("prune", section(criterion="weight norm", allocation=needs))
+    assert set(SEARCH) <= (decides if searches else handling).keys()
+
+
+def test_a_section_of_an_earlier_time_has_no_such_settings(section):
+    options = {name: value for name, value in section(criterion="weight").items() if name not in (*SEARCH, "refiner")}
+    decides, handling = split("prune", options)
+    assert set(handling) == set(CALIBRATION) and "criterion" in decides
