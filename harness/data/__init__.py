@@ -8,4 +8,6 @@ data come from; light, raises a `Problem` when they cannot be had here) and `row
     speech         audio: float32 numpy array [samples] at 16 kHz, decoded when it is read; text: str
     text           text: str
     reasoning      question, answer: str (GSM8K's format: steps, then `#### number`)
+    image          image: uint8 numpy array [height, width, 3], RGB, decoded when it is read; label: int, the number of
+                   its class; classes: the distinct names of all classes, in the order of their numbers
 """

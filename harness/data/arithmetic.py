@@ -12,6 +12,7 @@ from itertools import product
 
 from harness.data._rows import Rows, check_splits, first, share, split_of
 from harness.data._stories import STORIES, dressed, solved
+from harness.ranges import Count
 from harness.sources import Source, generated
 
 KIND = "reasoning"
@@ -20,13 +21,13 @@ VERSION = "1"
 HELD_OUT = 200
 
 
-def source(splits: Sequence[str] = (), *, size: int = 2000) -> Source:
+def source(splits: Sequence[str] = (), *, size: Count = 2000) -> Source:
     """Our generator; raises a `Problem` for an unknown split."""
     check_splits("arithmetic", splits, SPLITS)
     return generated("arithmetic", VERSION)
 
 
-def rows(split: str, *, size: int = 2000) -> Rows:
+def rows(split: str, *, size: Count = 2000) -> Rows:
     """Grade-school word problems with worked answers in GSM8K's format (generated).
 
     Args:

@@ -16,6 +16,7 @@ from functools import cache
 
 from harness.data._cldr import phrases
 from harness.data._rows import Rows, check_splits, cover_first, first, share, split_of
+from harness.ranges import Count
 from harness.sources import Source, generated
 
 KIND = "translation"
@@ -24,13 +25,13 @@ VERSION = "1"
 HELD_OUT = 250
 
 
-def source(splits: Sequence[str] = (), *, size: int = 4000) -> Source:
+def source(splits: Sequence[str] = (), *, size: Count = 4000) -> Source:
     """The installed babel's CLDR; raises a `Problem` for an unknown split."""
     check_splits("cldr_pairs", splits, SPLITS)
     return generated("cldr_pairs", VERSION, "babel")
 
 
-def rows(split: str, *, size: int = 4000) -> Rows:
+def rows(split: str, *, size: Count = 4000) -> Rows:
     """English-German dates, quantities, money and names from Unicode CLDR (generated).
 
     Args:

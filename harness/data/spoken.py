@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from harness.data._audio import resample
 from harness.data._espeak import RATE, Utterance, synthesise
 from harness.data._rows import Row, Rows, check_splits, cover_first, first, share, split_of
+from harness.ranges import Count
 from harness.sources import Source, generated
 
 if TYPE_CHECKING:
@@ -39,13 +40,13 @@ THINGS = "light window door fan oven radio camera heater"
 ROOMS = ("in the kitchen", "in the office", "in the garage", "in the bedroom", "upstairs", "downstairs")
 
 
-def source(splits: Sequence[str] = (), *, size: int = 400) -> Source:
+def source(splits: Sequence[str] = (), *, size: Count = 400) -> Source:
     """The installed espeak-ng and scipy's resampling; raises a `Problem` for an unknown split."""
     check_splits("spoken", splits, SPLITS)
     return generated("spoken", VERSION, "espeakng-loader", "scipy")
 
 
-def rows(split: str, *, size: int = 400) -> Rows:
+def rows(split: str, *, size: Count = 400) -> Rows:
     """Synthesised English numbers, dates and commands (generated with espeak-ng).
 
     Args:

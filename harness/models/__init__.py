@@ -4,21 +4,26 @@ A family answers five questions about a model of transformers, and nothing else 
 
 - `blocks(model)`: the Transformer blocks in execution order, each with the `nn.Linear`s that may be pruned. Embeddings,
   heads, norms, position biases and convolution stems are in no block or are no `nn.Linear`, so they stay dense.
-- `valid(batch)`: which token positions of each stack count; padding must enter no statistic and no distillation loss.
+- `valid(model, batch)`: which positions of each stack count; padding must enter no statistic and no distillation loss.
 - `norms(model)`: the final norm of each stack.
-- `tiny(texts, seed=...)`: a small random model and a processor trained on the texts.
-- the constants `MODEL_TYPES` (names in `config.json`), `MODEL` and `PROCESSOR` (classes of transformers).
+- `tiny(texts, seed=...)`: a small random model and its processor, made for the texts that the task says of its rows:
+  a tokenizer is trained on them, an image model's classes are named by them.
+- the constants `MODEL_TYPES` (names in `config.json`), `MODEL` and `PROCESSOR` (classes of transformers), and `TASKS`,
+  the tasks that its models can serve. `PROCESSOR_OPTIONS` says how the processor is loaded, where it matters.
+
+A family whose processor has a file that transformers does not write names it in `files(processor)`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -38,6 +43,9 @@ PROCESSOR_FILES = (
 """A folder with none of these has no processor, whatever transformers makes up for it."""
 
 
+Part = Literal["attention", "feed_forward"]
+
+
 @dataclass(frozen=True)
 class Linear:
     """A prunable linear layer.
@@ -47,11 +55,13 @@ class Linear:
         module: The layer; its weight is [out, in].
         reads: The stack ("encoder" or "decoder") whose token positions its inputs are: a decoder's cross-attention
             keys and values read the encoder's.
+        part: Which half of its block it belongs to.
     """
 
     name: str
     module: nn.Linear
     reads: str
+    part: Part
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,11 @@ class Block:
 
 
 def stack_blocks(
-    model: nn.Module, path: str, stack: str, reads_encoder: Callable[[str], bool] = lambda name: False
+    model: nn.Module,
+    path: str,
+    stack: str,
+    feed_forward: str,
+    reads_encoder: Callable[[str], bool] = lambda name: False,
 ) -> list[Block]:
     """Returns the blocks of one `nn.ModuleList`, every `nn.Linear` inside a block being prunable.
 
@@ -73,13 +87,20 @@ def stack_blocks(
         model: The whole model.
         path: Dotted name of the list of blocks in the model.
         stack: "encoder" or "decoder".
+        feed_forward: A regular expression that is found in a linear's name inside its block where it belongs to the
+            feed-forward half.
         reads_encoder: Whether the linear of this name inside its block reads encoder positions whatever its stack.
     """
     found = []
     for index, module in enumerate(model.get_submodule(path)):
         name = f"{path}.{index}"
         linears = tuple(
-            Linear(f"{name}.{inner}", layer, "encoder" if reads_encoder(inner) else stack)
+            Linear(
+                f"{name}.{inner}",
+                layer,
+                "encoder" if reads_encoder(inner) else stack,
+                "feed_forward" if re.search(feed_forward, inner) else "attention",
+            )
             for inner, layer in module.named_modules()
             if isinstance(layer, nn.Linear)
         )
@@ -124,8 +145,25 @@ def blocks(model: nn.Module) -> list[Block]:
 
 
 def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Returns, per stack, the positions of a batch that are not padding: bool [batch, tokens]."""
-    return family(model).valid(batch)
+    """Returns, per stack, the positions of a batch that are not padding: bool [batch, positions]."""
+    return family(model).valid(model, batch)
+
+
+def causal(model: nn.Module) -> bool:
+    """Says whether position t - 1 predicts label t: in decoder-only language models, and in no other."""
+    return not model.config.is_encoder_decoder and model.main_input_name == "input_ids"
+
+
+def placed(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Returns a batch on the model's device, its floating-point tensors in the model's dtype."""
+    floats = {name: model.dtype for name, value in batch.items() if value.is_floating_point()}
+    return {name: value.to(model.device, floats.get(name)) for name, value in batch.items()}
+
+
+def scored(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> int:
+    """Returns how many labels of a batch the model's own loss is the mean over."""
+    labels = batch["labels"][:, 1:] if causal(model) else batch["labels"]
+    return int((labels != IGNORED).sum())
 
 
 def attended(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -183,7 +221,7 @@ def load(source: Path | str | Source, dtype: str = "float32") -> transformers.Pr
 
 
 def load_processor(source: Path | str | Source) -> Any:
-    """Loads the tokenizer (or, for speech, feature extractor and tokenizer) that belongs to a model.
+    """Loads the tokenizer, the speech model's feature extractor and tokenizer, or the image processor of a model.
 
     Raises:
         Problem: The folder holds none, or one that cannot be read.
@@ -192,11 +230,15 @@ def load_processor(source: Path | str | Source) -> Any:
     if Path(origin).is_dir() and not any((Path(origin) / name).is_file() for name in PROCESSOR_FILES):
         raise Problem(f"there is no tokenizer or processor here: none of {', '.join(PROCESSOR_FILES)}", where=origin)
     with _reading("processor", origin):
-        config = transformers.AutoConfig.from_pretrained(origin, **revision)
-        return getattr(transformers, family(config).PROCESSOR).from_pretrained(origin, **revision)
+        known = family(transformers.AutoConfig.from_pretrained(origin, **revision))
+        options = getattr(known, "PROCESSOR_OPTIONS", {})
+        return getattr(transformers, known.PROCESSOR).from_pretrained(origin, **options, **revision)
 
 
 def save(model: transformers.PreTrainedModel, processor: Any, folder: Path | str) -> None:
     """Writes a folder that plain transformers loads: config, generation config, safetensors, processor."""
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    known = family(model)
+    for name, content in known.files(processor).items() if hasattr(known, "files") else ():
+        (Path(folder) / name).write_text(content, encoding="utf8")

@@ -20,14 +20,15 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite", "olmo2", "phi3", "starcoder2")
 MODEL = "AutoModelForCausalLM"
 PROCESSOR = "AutoTokenizer"
+TASKS = ("language_modelling", "reasoning", "zero_shot")
 
 
 def blocks(model: nn.Module) -> list[Block]:
     """LLaMA, Mistral, Qwen, SmolLM and others: decoder-only with rotary positions."""
-    return stack_blocks(model, "model.layers", "decoder")
+    return stack_blocks(model, "model.layers", "decoder", r"^mlp\.")
 
 
-def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Positions by the attention mask, all of them where there is none; bool [batch, tokens]."""
     return {"decoder": attended(batch)}
 

@@ -17,14 +17,15 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("mpt",)
 MODEL = "AutoModelForCausalLM"
 PROCESSOR = "AutoTokenizer"
+TASKS = ("language_modelling", "reasoning", "zero_shot")
 
 
 def blocks(model: nn.Module) -> list[Block]:
     """MPT: decoder-only with ALiBi positions and no biases."""
-    return stack_blocks(model, "transformer.blocks", "decoder")
+    return stack_blocks(model, "transformer.blocks", "decoder", r"^ffn\.")
 
 
-def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Positions by the attention mask, all of them where there is none; bool [batch, tokens]."""
     return {"decoder": attended(batch)}
 

@@ -19,18 +19,19 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("t5", "mt5")
 MODEL = "AutoModelForSeq2SeqLM"
 PROCESSOR = "AutoTokenizer"
+TASKS = ("translation", "zero_shot")
 
 
 def blocks(model: nn.Module) -> list[Block]:
     """T5 and mT5: encoder and decoder with relative position bias."""
     cross = ("EncDecAttention.k", "EncDecAttention.v")
     return [
-        *stack_blocks(model, "encoder.block", "encoder"),
-        *stack_blocks(model, "decoder.block", "decoder", lambda name: name.endswith(cross)),
+        *stack_blocks(model, "encoder.block", "encoder", r"DenseReluDense"),
+        *stack_blocks(model, "decoder.block", "decoder", r"DenseReluDense", lambda name: name.endswith(cross)),
     ]
 
 
-def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Source positions by the attention mask, target positions by `labels != -100`; bool [batch, tokens] each."""
     return {"encoder": attended(batch), "decoder": batch["labels"] != IGNORED}
 

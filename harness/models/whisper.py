@@ -27,6 +27,9 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("whisper",)
 MODEL = "AutoModelForSpeechSeq2Seq"
 PROCESSOR = "AutoProcessor"
+TASKS = ("speech",)
+
+SPELLINGS = "normalizer.json"
 
 _END = "<|endoftext|>"
 _START = "<|startoftranscript|>"
@@ -38,12 +41,12 @@ def blocks(model: nn.Module) -> list[Block]:
     """Whisper: speech encoder and text decoder."""
     cross = ("encoder_attn.k_proj", "encoder_attn.v_proj")
     return [
-        *stack_blocks(model, "model.encoder.layers", "encoder"),
-        *stack_blocks(model, "model.decoder.layers", "decoder", lambda name: name.endswith(cross)),
+        *stack_blocks(model, "model.encoder.layers", "encoder", r"^fc\d$"),
+        *stack_blocks(model, "model.decoder.layers", "decoder", r"^fc\d$", lambda name: name.endswith(cross)),
     ]
 
 
-def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def valid(model: nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """All encoder positions (half the mel frames, for the stem's stride is 2), target positions by `labels != -100`."""
     features, labels = batch["input_features"], batch["labels"]
     frames = torch.ones(features.shape[0], features.shape[-1] // 2, dtype=torch.bool, device=features.device)
@@ -53,6 +56,19 @@ def valid(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def norms(model: nn.Module) -> dict[str, nn.Module]:
     """The final layer norm of encoder and decoder."""
     return {"encoder": model.model.encoder.layer_norm, "decoder": model.model.decoder.layer_norm}
+
+
+def files(processor: WhisperProcessor) -> dict[str, str]:
+    """What transformers reads but does not write: the map of British to American spellings, for the text normaliser.
+
+    Args:
+        processor: Of a checkpoint that has the map, or of one that has none.
+
+    Returns:
+        File name -> content.
+    """
+    spellings = processor.tokenizer.english_spelling_normalizer
+    return {SPELLINGS: json.dumps(spellings, indent=2, ensure_ascii=False) + "\n"} if spellings else {}
 
 
 def tiny(texts: Iterable[str], *, seed: int) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:

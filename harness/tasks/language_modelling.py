@@ -9,7 +9,8 @@
     word-ppl-wikitext: word-ppl after lm-eval's clean-up of WikiText's spacing, words and bytes counted before it: its
         task `wikitext` is this over EleutherAI/wikitext_document_level.
 
-Training windows are made like the first protocol's.
+Training windows are made like the first protocol's, or, for calibration as the pruning papers do it over C4, cropped at
+random from long documents (`cut=crops`). Rows that are `input_ids` already are examples as they stand.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from harness.data._rows import Rows
 from harness.models import IGNORED
 from harness.problems import Problem
+from harness.ranges import Count, Whole
 from harness.tasks._batches import Predictions, in_batches, inputs
+from harness.tasks._crops import Crops
 
 READS = "text"
 METRIC = "perplexity"
@@ -36,7 +40,7 @@ def _windows(rows: Sequence[Mapping[str, str]], processor: Any, length: int) -> 
     Raises:
         Problem: The text is shorter than one window.
     """
-    text = "\n\n".join(row["text"] for row in rows)
+    text = "\n\n".join(map(_text, rows))
     ids = processor(text, verbose=False).input_ids
     if len(ids) < length:
         raise Problem(
@@ -45,18 +49,47 @@ def _windows(rows: Sequence[Mapping[str, str]], processor: Any, length: int) -> 
     return [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
 
 
-def examples(rows: Sequence[Mapping[str, str]], processor: Any, *, length: int = 512) -> Sequence[dict[str, list[int]]]:
-    """Windows of the joined documents.
+def examples(
+    rows: Sequence[Mapping[str, Any]],
+    processor: Any,
+    *,
+    length: Count = 512,
+    cut: Literal["joined", "crops"] = "joined",
+    seed: Whole = 0,
+) -> Sequence[dict[str, list[int]]]:
+    """Windows of the documents; rows of `input_ids` are taken as they are.
 
     Args:
-        rows: Rows with `text`.
+        rows: Rows with `text`, or all with `input_ids`, which `length`, `cut` and `seed` leave alone.
         processor: The tokenizer.
         length: Tokens a window.
+        cut: joined: the documents are joined and cut into windows. crops: a random window out of each document that is
+            longer, the draw of SparseGPT and Wanda.
+        seed: With `cut=crops`, draws where a document's window begins.
 
     Returns:
         `input_ids` each.
+
+    Raises:
+        Problem: The text is shorter than one window, or token ids are not the tokenizer's.
     """
+    if len(rows) and "input_ids" in rows[0]:
+        if cut == "crops":
+            raise Problem("these rows are input_ids, which are used as they are", hint="leave cut=crops out")
+        return Rows(range(len(rows)), lambda index: _exact(index, rows[index]["input_ids"], processor))
+    if cut == "crops":
+        return Crops(rows, processor, length, seed)
     return [{"input_ids": ids} for ids in _windows(rows, processor, length)]
+
+
+def _exact(index: int, ids: list[int], processor: Any) -> dict[str, list[int]]:
+    """Returns a row of token ids as an example after checking that it is one of this tokenizer."""
+    if max(ids) >= len(processor):
+        raise Problem(f"token {max(ids)} is none of the tokenizer's {len(processor)}", where=f"row {index}")
+    if len(ids) > processor.model_max_length:
+        text = f"it has {len(ids)} tokens; the model reads up to {processor.model_max_length}"
+        raise Problem(text, where=f"row {index}", hint="input_ids are never cut: make them shorter")
+    return {"input_ids": ids}
 
 
 def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:
@@ -67,7 +100,13 @@ def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict
 
 def texts(row: Mapping[str, str]) -> list[str]:
     """Returns the document."""
-    return [row["text"]]
+    return [_text(row)]
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    if "text" not in row:
+        raise Problem("these rows are input_ids, and text is needed here", hint="input_ids calibrate and train")
+    return row["text"]
 
 
 def predict(
@@ -78,7 +117,7 @@ def predict(
     batch_size: int,
     *,
     protocol: Literal["ppl-concat", "word-ppl", "word-ppl-wikitext"] = "ppl-concat",
-    window: int = 2048,
+    window: Count = 2048,
 ) -> Predictions:
     """Negative log-likelihoods of text: per window of the joined documents, or per document.
 
@@ -108,7 +147,7 @@ def predict(
         return in_batches(_windows(rows, processor, window), start, batch_size, per_window)
 
     def per_document(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:
-        (text,) = (row["text"] for row in batch)
+        (text,) = map(_text, batch)
         if protocol == "word-ppl-wikitext" and "\n" not in text.strip():
             raise Problem(f"word-ppl-wikitext reads whole articles, and a row is the line {text[:40]!r}")
         parts = list(_rolling(_tidy(text) if protocol == "word-ppl-wikitext" else text, processor, window))

@@ -20,6 +20,7 @@ from harness.data._rows import Rows
 from harness.metrics.exact_match import flexible, strict
 from harness.models import IGNORED
 from harness.problems import Problem
+from harness.ranges import Count, Whole
 from harness.tasks._batches import Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
@@ -40,7 +41,7 @@ def examples(
     processor: Any,
     *,
     template: Literal["raw", "lm_eval"] = "raw",
-    length: int = 512,
+    length: Count = 512,
 ) -> Sequence[dict[str, list[int]]]:
     """Question and answer tokens of each problem, the answer's as labels.
 
@@ -84,8 +85,8 @@ def predict(
     shown: Sequence[Mapping[str, str]],
     *,
     template: Literal["raw", "lm_eval"] = "raw",
-    shots: int = 0,
-    max_new_tokens: int = 256,
+    shots: Whole = 0,
+    max_new_tokens: Count = 256,
 ) -> Predictions:
     """Answers to word problems, generated greedily.
 

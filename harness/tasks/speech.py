@@ -23,6 +23,7 @@ from harness.data._audio import RATE
 from harness.data._rows import Rows
 from harness.models import IGNORED
 from harness.problems import Problem
+from harness.ranges import Count
 from harness.tasks._batches import Predictions, in_batches, padded
 from harness.tasks._generate import generate
 
@@ -125,8 +126,8 @@ def predict(
     *,
     language: str | None = None,
     task: Literal["transcribe", "translate"] = "transcribe",
-    beams: int = 1,
-    max_new_tokens: int = 225,
+    beams: Count = 1,
+    max_new_tokens: Count = 225,
     suppress: bool = True,
 ) -> Predictions:
     """Transcription with Whisper's prompt, greedy by default.

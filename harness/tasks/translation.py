@@ -16,6 +16,7 @@ from torch import Tensor
 
 from harness.data._rows import Rows
 from harness.models import IGNORED
+from harness.ranges import Count
 from harness.tasks._batches import Predictions, in_batches, inputs, padded
 from harness.tasks._generate import generate
 
@@ -34,8 +35,8 @@ def examples(
     *,
     source_language: str = "English",
     target_language: str = "German",
-    max_source: int = 1024,
-    max_target: int = 128,
+    max_source: Count = 1024,
+    max_target: Count = 128,
 ) -> Sequence[dict[str, list[int]]]:
     """Source and target tokens of each pair.
 
@@ -79,9 +80,9 @@ def predict(
     *,
     source_language: str = "English",
     target_language: str = "German",
-    max_source: int = 1024,
-    beams: int = 5,
-    max_new_tokens: int = 128,
+    max_source: Count = 1024,
+    beams: Count = 5,
+    max_new_tokens: Count = 128,
     length_penalty: float = 1.0,
 ) -> Predictions:
     """Translation by beam search, in T5's "translate English to German: " form.

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from harness.problems import Problem
+from harness.ranges import Whole
 from harness.sources import Source
 from harness.tasks import _catalogue
 
@@ -55,7 +56,7 @@ class Document:
     protocol: str
 
 
-def sources(*, tasks: str = "tiny_cldr+tiny_arithmetic+tiny_prose", shots: int | None = None) -> dict[str, Source]:
+def sources(*, tasks: str = "tiny_cldr+tiny_arithmetic+tiny_prose", shots: Whole | None = None) -> dict[str, Source]:
     """Returns where each task's data come from; light, for planning.
 
     Raises:
@@ -73,7 +74,7 @@ def predict(
     limit: int | None,
     *,
     tasks: str = "tiny_cldr+tiny_arithmetic+tiny_prose",
-    shots: int | None = None,
+    shots: Whole | None = None,
 ) -> Predictions:
     """Multiple choice by likelihood: lm-eval's tasks by name (arc_easy+piqa), or our tiny suites.
 

@@ -20,6 +20,7 @@ COLUMNS = {
     "speech": {"audio", "text"},
     "text": {"text"},
     "reasoning": {"question", "answer"},
+    "image": {"image", "label", "classes"},
 }
 NAMES = ROOMS["data"].names()
 
@@ -36,17 +37,17 @@ SAMPLE = 40
 
 
 def digests(names: tuple[str, ...]) -> dict[str, str]:
-    """Digests of every split's rows; of speech, whose sound is slow to resample, the first few."""
+    """Digests of every split's rows; of sounds, which are slow to resample, and of pictures the first few."""
     found = {}
     for name in names:
         module = load("data", name)
         for split in module.SPLITS:
             digest, rows = hashlib.sha256(), module.rows(split)
-            for index in range(min(SAMPLE, len(rows)) if module.KIND == "speech" else len(rows)):
+            for index in range(min(SAMPLE, len(rows)) if module.KIND in ("speech", "image") else len(rows)):
                 row = rows[index]
                 for column in sorted(row):
                     value = row[column]
-                    digest.update(value.encode() if isinstance(value, str) else value.tobytes())
+                    digest.update(value.tobytes() if hasattr(value, "tobytes") else str(value).encode())
             found[f"{name} {split}"] = digest.hexdigest()
     return found
 
@@ -118,14 +119,18 @@ def test_generated_rows_have_the_columns_of_their_kind(name):
         assert len(rows) > 0 and len(list(rows)) == len(rows)
         for row in (rows[0], rows[-1]):
             assert set(row) == COLUMNS[module.KIND]
-            assert all(row[column].strip() for column in set(row) - {"audio"})
+            assert all(row[column].strip() for column in set(row) - {"audio", "image", "label", "classes"})
+            if module.KIND == "image":
+                assert row["label"] in range(len(row["classes"])) and len(set(row["classes"])) == len(row["classes"])
+                assert row["image"].shape[2:] == (3,) and row["image"].dtype == "uint8"
 
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_generated_splits_share_no_row(name):
     module = load("data", name)
-    first = {"translation": "source", "speech": "text", "text": "text", "reasoning": "question"}[module.KIND]
-    texts = [row[first] for split in module.SPLITS for row in module.rows(split)]
+    first = {"translation": "source", "speech": "text", "text": "text", "reasoning": "question", "image": "image"}
+    found = [row[first[module.KIND]] for split in module.SPLITS for row in module.rows(split)]
+    texts = [each.tobytes() if module.KIND == "image" else each for each in found]
     assert len(set(texts)) == len(texts)
 
 

@@ -81,12 +81,18 @@ def test_a_hub_source_is_asked_for_by_name_and_revision(saved, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(("family", "causal"), [("llama", True), ("t5", False), ("whisper", False), ("vit", False)])
+def test_only_language_models_without_an_encoder_are_causal(tiny_models, family, causal):
+    model, _ = tiny_models.tiny(family)
+    assert models.causal(model) == causal
+
+
 def configure(folder, **changes):
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-@pytest.mark.parametrize("family", ["t5", "llama", "mpt", "whisper"])
+@pytest.mark.parametrize("family", ["t5", "llama", "mpt", "opt", "vit", "whisper"])
 def test_every_family_loads_what_it_saved(tiny_models, tmp_path, family):
     model, processor = tiny_models.tiny(family)
     models.save(model, processor, tmp_path)

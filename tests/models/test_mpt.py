@@ -17,5 +17,5 @@ def test_blocks(tiny_models):
 def test_valid_positions():
     ids = torch.tensor([[0, 5, 6], [4, 5, 6]])
     mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
-    assert mpt.valid({"input_ids": ids, "attention_mask": mask})["decoder"].tolist() == mask.bool().tolist()
-    assert mpt.valid({"input_ids": ids})["decoder"].all()
+    assert mpt.valid(None, {"input_ids": ids, "attention_mask": mask})["decoder"].tolist() == mask.bool().tolist()
+    assert mpt.valid(None, {"input_ids": ids})["decoder"].all()

@@ -22,11 +22,11 @@ def test_valid_positions():
         "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),
         "labels": torch.tensor([[7, 1], [1, -100]]),
     }
-    valid = t5.valid(batch)
+    valid = t5.valid(None, batch)
     assert valid["encoder"].tolist() == [[True, True, True], [True, True, False]]
     assert valid["decoder"].tolist() == [[True, True], [True, False]]
     del batch["attention_mask"]
-    assert t5.valid(batch)["encoder"].all()
+    assert t5.valid(None, batch)["encoder"].all()
 
 
 def test_the_tokenizer_ends_texts(tiny_models):

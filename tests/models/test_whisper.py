@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
+import pytest
 import torch
 
+from harness import models
 from harness.models import whisper
+from harness.sources import model_source
+from harness.tasks.speech import normaliser
 
 
 def test_blocks_and_what_they_read(tiny_models):
@@ -19,7 +25,7 @@ def test_blocks_and_what_they_read(tiny_models):
 def test_all_frames_count_and_the_targets_that_are_scored(tiny_models):
     model, processor = tiny_models.tiny("whisper")
     batch = tiny_models.whisper_batch(processor, ["one text", "a longer text"])
-    valid = whisper.valid(batch)
+    valid = whisper.valid(model, batch)
     states = model.model.encoder(batch["input_features"]).last_hidden_state
     assert valid["encoder"].shape == states.shape[:2] and valid["encoder"].all()
     assert torch.equal(valid["decoder"], batch["labels"] != -100)
@@ -53,3 +59,35 @@ def test_no_text_token_is_taken_for_a_timestamp(tiny_models):
     model.model.encoder.register_forward_pre_hook(lambda *_: passes.append(1))
     model.generate(torch.zeros(1, 40, 600), max_new_tokens=2)
     assert len(passes) == 1
+
+
+SPELLINGS = {"colour": "color", "naïve": "naive"}
+
+
+def test_the_spelling_map_of_the_normaliser_is_kept(tiny_models, tmp_path):
+    """So a checkpoint's text normaliser is the same before and after it was pruned or tuned."""
+    model, processor = whisper.tiny(tiny_models.TEXTS, seed=0)
+    processor.tokenizer.english_spelling_normalizer = SPELLINGS
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        models.save(model, processor, folder)
+        processor = models.load_processor(folder)
+        assert processor.tokenizer.english_spelling_normalizer == SPELLINGS
+    name, normal = normaliser(processor.tokenizer, None)
+    assert name == "whisper-english normaliser" and normal("Naïve Colour") == "naive color"
+
+
+def test_a_checkpoint_without_a_spelling_map_gets_none(tiny_models, tmp_path):
+    model, processor = tiny_models.tiny("whisper")
+    models.save(model, processor, tmp_path)
+    assert not (tmp_path / whisper.SPELLINGS).exists()
+    assert normaliser(models.load_processor(tmp_path).tokenizer, None)[0].endswith("without spelling map")
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not os.environ.get("HARNESS_MIRROR"), reason="needs HARNESS_MIRROR")
+def test_the_real_spelling_map_is_kept(tmp_path):
+    source = model_source("openai/whisper-tiny.en")
+    processor = models.load_processor(source)
+    models.save(models.load(source), processor, tmp_path)
+    kept = models.load_processor(tmp_path).tokenizer.english_spelling_normalizer
+    assert kept == processor.tokenizer.english_spelling_normalizer and len(kept) > 1000

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import numpy as np
 import torch
 
 from harness import rooms
@@ -40,7 +43,25 @@ def whisper_batch(processor, texts):
     return {"input_features": features, "labels": labels[:, 1:]}
 
 
-MAKE = {"t5": t5_batch, "whisper": whisper_batch, "mpt": causal_batch, "llama": causal_batch}
+def picture(text, side=32):
+    """Noise that a text names, uint8 [side, side, 3]."""
+    return np.frombuffer(hashlib.shake_256(text.encode()).digest(3 * side**2), np.uint8).reshape(side, side, 3)
+
+
+def image_batch(processor, texts):
+    pixels = [processor(picture(text), input_data_format="channels_last", return_tensors="pt") for text in texts]
+    labels = torch.tensor([len(text) % 3 for text in texts])
+    return {"pixel_values": torch.cat([each["pixel_values"] for each in pixels]), "labels": labels}
+
+
+MAKE = {
+    "t5": t5_batch,
+    "whisper": whisper_batch,
+    "mpt": causal_batch,
+    "llama": causal_batch,
+    "opt": causal_batch,
+    "vit": image_batch,
+}
 
 
 def batches(family, processor, size=2):

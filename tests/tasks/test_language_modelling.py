@@ -38,6 +38,85 @@ def test_windows_are_the_joined_text_without_its_tail(llama, rows):
     assert torch.equal(batch["labels"], batch["input_ids"]) and batch["attention_mask"].all()
 
 
+def test_rows_of_ids_are_examples_as_they_stand(llama):
+    ids = [[7, 5, 9], [len(llama[1]) - 1], [4] * 11]
+    examples = lm.examples([{"input_ids": each} for each in ids], llama[1], length=2)
+    assert [example["input_ids"] for example in examples] == ids
+    batch = lm.collate([examples[0], examples[2]], llama[1])
+    assert batch["attention_mask"].sum(1).tolist() == [3, 11]
+
+
+def test_ids_that_are_not_the_tokenizers_are_a_problem(llama):
+    tokenizer = llama[1]
+    rows = [{"input_ids": [3]}, {"input_ids": [len(tokenizer)]}, {"input_ids": [3] * 1025}]
+    examples = lm.examples(rows, tokenizer)
+    assert examples[0] == {"input_ids": [3]}
+    with pytest.raises(Problem, match=f"row 1: token {len(tokenizer)} is none of the tokenizer's"):
+        examples[1]
+    with pytest.raises(Problem, match="row 2: it has 1025 tokens; the model reads up to 1024"):
+        examples[2]
+
+
+def test_ids_are_no_text(llama):
+    rows = [{"input_ids": [3, 4]}]
+    with pytest.raises(Problem, match="used as they are"):
+        lm.examples(rows, llama[1], cut="crops")
+    with pytest.raises(Problem, match="text is needed here"):
+        lm.texts(rows[0])
+    for protocol in ("ppl-concat", "word-ppl"):
+        with pytest.raises(Problem, match="text is needed here"):
+            list(lm.predict(*llama, rows, 0, 1, protocol=protocol, window=8))
+
+
+class Counting:
+    """A tokenizer that notes what it is shown."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.seen = tokenizer, []
+
+    def __call__(self, text, **options):
+        self.seen.append(text)
+        return self.tokenizer(text, **options)
+
+
+def test_crops_are_one_window_of_each_long_document(llama, texts):
+    tokenizer, rows = llama[1], [{"text": text} for text in texts]
+    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    length = sorted(lengths)[30]
+    long = [i for i, each in enumerate(lengths) if each > length]
+    assert 0 < len(long) < 31, "the texts no longer try both sides"
+    crops = lm.examples(rows, tokenizer, length=length, cut="crops")
+    assert len(crops) == len(long)
+    for crop, index in zip(crops, long, strict=True):
+        ids, window = tokenizer(texts[index]).input_ids, crop["input_ids"]
+        places = range(len(ids) - length)  # as in the papers' code, which never takes the last place
+        assert len(window) == length and any(ids[at : at + length] == window for at in places)
+
+
+def test_a_draw_of_crops_tokenises_no_more_than_it_needs(llama, texts):
+    rows = [{"text": text} for text in texts * 50]
+    counting = Counting(llama[1])
+    drawn = lm.examples(rows, counting, length=10, cut="crops").draw(5, seed=0)
+    assert len(drawn) == 5 and 5 <= len(counting.seen) < 200
+
+
+def test_a_draw_follows_its_seed_and_a_window_its_document(llama, texts):
+    rows = [{"text": text} for text in texts]
+
+    def draw(drawn, **options):
+        crops = lm.examples(rows, llama[1], length=8, cut="crops", **options)
+        return [tuple(crop["input_ids"]) for crop in crops.draw(20, drawn)]
+
+    assert draw(0) == draw(0) != draw(1)
+    every = {tuple(crop["input_ids"]) for crop in lm.examples(rows, llama[1], length=8, cut="crops")}
+    assert {*draw(0), *draw(1)} <= every and not {*draw(0, seed=1)} <= every
+
+
+def test_too_few_long_documents_are_counted(llama, rows):
+    with pytest.raises(Problem, match="3 windows are asked for, and 0 of 20 documents have more than 900 tokens"):
+        lm.examples(rows, llama[1], length=900, cut="crops").draw(3, seed=0)
+
+
 def test_a_text_shorter_than_a_window_is_a_problem(llama, rows):
     with pytest.raises(Problem, match="fewer than one window of 4096"):
         lm.examples(rows[:2], llama[1], length=4096)
