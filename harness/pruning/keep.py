@@ -57,8 +57,8 @@ def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
 
 
 def sparsity(keeps: Mapping[str, Tensor]) -> float:
-    """Returns the fraction of pruned weights over all masked layers."""
-    return sum(int((~k).sum()) for k in keeps.values()) / sum(k.numel() for k in keeps.values())
+    """Returns the fraction of pruned weights over all masked layers; 0 where there is none."""
+    return sum(int((~k).sum()) for k in keeps.values()) / max(sum(k.numel() for k in keeps.values()), 1)
 
 
 def save(folder: Path, keeps: Mapping[str, Tensor]) -> None:

@@ -37,11 +37,11 @@ class Pass:
     """One batch's forward pass: the greenlet it runs in, and the call it is paused at (None when it has ended)."""
 
     def __init__(self, model: nn.Module, batch: Mapping[str, Tensor]) -> None:
-        floats = {name: model.dtype for name, value in batch.items() if value.is_floating_point()}
-        batch = {name: value.to(model.device, floats.get(name)) for name, value in batch.items()}
+        batch = models.placed(model, batch)
         valid = models.valid(model, batch)
         self.valid = {stack: None if positions.all() else positions for stack, positions in valid.items()}
         self.shapes = {stack: positions.shape for stack, positions in valid.items()}
+        self.lengths = {stack: positions.sum(dim=1) for stack, positions in valid.items()}
         # A cache would hold keys twice, since every block is run twice.
         self._greenlet = _Forward(lambda: model(**batch, use_cache=False))
         self.call: Call | None = None

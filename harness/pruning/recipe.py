@@ -1,7 +1,8 @@
-"""A recipe: criterion and pattern, or solver and pattern, joined into one function for a layer.
+"""A recipe: criterion or solver, pattern and refiner, joined into one function for a layer.
 
-Anything goes with anything: the criterion's or solver's positional arguments say which statistics the walk collects,
-and the pattern's `group=paper` becomes the comparison group of its paper (its constant `GROUP`).
+Anything goes with anything: the methods' positional arguments say what they are to be given, the walk collects the
+input statistics among it, and the pattern's `group=paper` becomes the comparison group of the method's paper (its
+constant `GROUP`; a refiner's goes before, for it says what its paper starts from).
 """
 
 from __future__ import annotations
@@ -9,17 +10,29 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from harness.models import Linear
 from harness.problems import Problem
+from harness.pruning.allocation import Layer
+from harness.pruning.gradients import GRADIENTS
 from harness.pruning.solvers import Solved
 from harness.pruning.statistics import STATISTICS
-from harness.rooms import ROOMS, Choice, bind, resolve
+from harness.rooms import ROOMS, Choice, bind, load, resolve
 
-_GIVEN = {"criterion": ("weight",), "solver": ("weight", "choose", "sparsity", "period")}
+_OF_LAYER = ("layer", "part", *GRADIENTS)
+_GIVEN = {
+    "criterion": ("weight", *_OF_LAYER),
+    "solver": ("weight", "choose", "sparsity", "period"),
+    "refiner": ("weight", "keep", "scores", "period", *_OF_LAYER),
+}
+"""What each kind is given besides input statistics, by the name of the argument."""
+
+Given = Mapping[str, Any]
+"""What is known of a layer: its input statistics and whatever else its methods ask for, by name."""
 
 
 @dataclass(frozen=True)
@@ -28,62 +41,110 @@ class Recipe:
 
     Attributes:
         needs: The input statistics it asks for.
+        gradients: The gradients of the dense model that it asks for, names of `GRADIENTS`.
         choose: The pattern, (scores, sparsity) -> keep.
-        solve: (weight, inputs, sparsity) -> Solved.
+        fit: (rates by layer, layers, overall sparsity) -> the nearest rates that the pattern can express.
+        score: (weight, given) -> scores; None for a solver.
+        solve: (weight, given, sparsity) -> Solved.
     """
 
     needs: tuple[str, ...]
+    gradients: tuple[str, ...]
     choose: Callable[[Tensor, float], Tensor]
-    solve: Callable[[Tensor, Mapping[str, Tensor], float], Solved]
+    fit: Callable[[Mapping[str, float], Mapping[str, Layer], float], dict[str, float]]
+    score: Callable[[Tensor, Given], Tensor] | None
+    solve: Callable[[Tensor, Given, float], Solved]
 
 
-def recipe(kind: str, method: str | Choice, pattern: str | Choice) -> Recipe:
-    """Joins a criterion or a solver with a pattern.
+def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str | Choice | None = None) -> Recipe:
+    """Joins a criterion or a solver with a pattern and, for a criterion, a refiner.
 
     Args:
         kind: "criterion" or "solver".
         method: The choice of that kind.
         pattern: The choice of a pattern.
+        refiner: The choice of a refiner, or None.
 
     Raises:
-        Problem: A name or option is unknown, or the method needs a statistic that does not exist.
+        Problem: A name or option is unknown, or a method needs what does not exist.
     """
     method, pattern = resolve(kind, method), resolve("pattern", pattern)
-    source, shape = ROOMS[kind].method(method.name), ROOMS["pattern"].method(pattern.name)
-    needs = tuple(need for need in source.needs if need not in _GIVEN[kind])
-    if strange := [need for need in needs if need not in STATISTICS]:
-        raise Problem(
-            f"{kind} {method.name!r} needs {strange[0]!r}, which is no input statistic",
-            where=f"{source.path}:{source.line}",
-            hint="there is: " + ", ".join(STATISTICS),
-        )
-    options = dict(pattern.options)
-    if options.get("group") == "paper":
-        options["group"] = source.constants["GROUP"]
-    choose = bind("pattern", Choice(pattern.name, options))
-    period = options[shape.constants["PERIOD"]] if "PERIOD" in shape.constants else None
+    asked = {kind: _needs(kind, method), "refiner": _needs("refiner", refiner) if refiner else ()}
+    choose, fit, period = _pattern(pattern, _group(kind, method, refiner))
     verb = bind(kind, method)
+    refine = bind("refiner", refiner) if refiner else None
 
-    def by_solver(weight: Tensor, inputs: Mapping[str, Tensor], sparsity: float) -> Solved:
-        return verb(weight, choose=choose, sparsity=sparsity, period=period, **inputs)
-
-    def by_criterion(weight: Tensor, inputs: Mapping[str, Tensor], sparsity: float) -> Solved:
-        scores = verb(weight, **inputs)
+    def score(weight: Tensor, given: Given) -> Tensor:
+        scores = verb(weight, **{name: given[name] for name in asked[kind] if name != "weight"})
         if not scores.isfinite().all():
             raise Problem(f"{method.name} gives scores that are not finite")
+        return scores
+
+    def by_criterion(weight: Tensor, given: Given, sparsity: float) -> Solved:
+        scores = score(weight, given)
         keep = choose(scores, sparsity)
+        if refine:
+            known = {**given, "weight": weight, "keep": keep, "scores": scores, "period": period}
+            keep = refine(**{name: known[name] for name in asked["refiner"]})
         return Solved(weight.masked_fill(~keep, 0), keep, slab=weight.shape[1])
 
-    return Recipe(needs, choose, by_solver if kind == "solver" else by_criterion)
+    def by_solver(weight: Tensor, given: Given, sparsity: float) -> Solved:
+        known = {**given, "weight": weight, "choose": choose, "sparsity": sparsity, "period": period}
+        return verb(**{name: known[name] for name in asked[kind]})
+
+    every = {name for names in asked.values() for name in names}
+    return Recipe(
+        needs=tuple(name for name in STATISTICS if name in every),
+        gradients=tuple(name for name in GRADIENTS if name in every),
+        choose=choose,
+        fit=fit,
+        score=score if kind == "criterion" else None,
+        solve=by_criterion if kind == "criterion" else by_solver,
+    )
+
+
+def _needs(kind: str, choice: str | Choice) -> tuple[str, ...]:
+    """Returns the names of a method's positional arguments, each of them something that can be given."""
+    source = ROOMS[kind].method(resolve(kind, choice).name)
+    if strange := [need for need in source.needs if need not in _GIVEN[kind] and need not in STATISTICS]:
+        raise Problem(
+            f"{kind} {source.name!r} needs {strange[0]!r}, which nothing provides",
+            where=f"{source.path}:{source.line}",
+            hint="there is: " + ", ".join((*STATISTICS, *_GIVEN[kind])),
+        )
+    return source.needs
+
+
+def _group(kind: str, method: Choice, refiner: str | Choice | None) -> str:
+    """Returns the comparison group of the paper."""
+    if refiner:
+        return ROOMS["refiner"].method(resolve("refiner", refiner).name).constants["GROUP"]
+    return ROOMS[kind].method(method.name).constants["GROUP"]
+
+
+def _pattern(pattern: Choice, group: str) -> tuple[Callable, Callable, int | None]:
+    """Returns a pattern's `choose` and `fit`, and how many columns it must see at once (None: any number)."""
+    options = dict(pattern.options)
+    if options.get("group") == "paper":
+        options["group"] = group
+    bound, constants = Choice(pattern.name, options), ROOMS["pattern"].method(pattern.name).constants
+    period = options[constants["PERIOD"]] if "PERIOD" in constants else None
+    has_fit = hasattr(load("pattern", pattern.name), "fit")
+    return bind("pattern", bound), bind("pattern", bound, "fit") if has_fit else _as_asked, period
+
+
+def _as_asked(rates: Mapping[str, float], layers: Mapping[str, Layer], sparsity: float) -> dict[str, float]:
+    """Returns the rates as they are: the fit of a pattern that has none."""
+    return dict(rates)
 
 
 @torch.no_grad()
-def prune(linear: Linear, inputs: Mapping[str, Tensor], sparsity: float, recipe: Recipe) -> tuple[Tensor, dict]:
+def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tuple[Tensor, dict]:
     """Prunes one layer in place and checks that exactly the sparsity asked for was reached.
 
     Args:
         linear: The layer.
-        inputs: The statistics that the recipe needs.
+        given: What is known of it: all that the recipe's methods ask for.
         sparsity: Fraction of zeros asked for.
         recipe: How.
 
@@ -95,7 +156,7 @@ def prune(linear: Linear, inputs: Mapping[str, Tensor], sparsity: float, recipe:
     """
     begin, weight = time.perf_counter(), linear.module.weight
     try:
-        solved = recipe.solve(weight.detach(), inputs, sparsity)
+        solved = recipe.solve(weight.detach(), given, sparsity)
         _check(solved, weight, sparsity, recipe)
     except Problem as problem:
         raise Problem(problem.what, where=linear.name, nearest=problem.nearest, hint=problem.hint) from problem

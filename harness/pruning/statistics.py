@@ -1,8 +1,9 @@
-"""Input statistics of a linear layer, gathered a batch at a time: add(x), merge(other), value.
+"""Input statistics of a linear layer, gathered a batch at a time: add(x, lengths), merge(other), value.
 
-A statistic sees only the tokens that count, [tokens, columns], and gives a mean over them, so that neither the batch
-size nor the padding changes it. Sums are float32 whatever the model's dtype. `STATISTICS` maps the name by which a
-criterion or solver asks for a statistic (the name of its positional argument) to the class.
+A statistic sees only the tokens that count, [tokens, columns], with the number of them in each sequence, so that
+neither the batch size nor the padding changes it; a sequence comes whole in one batch. Sums are float32 whatever the
+model's dtype. `STATISTICS` maps the name by which a criterion, solver or refiner asks for a statistic (the name of its
+positional argument) to the class.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Statistic(Protocol):
 
     def __init__(self, columns: int, device: torch.device) -> None: ...
 
-    def add(self, x: Tensor) -> None:
-        """Counts the tokens x [tokens, columns] in."""
+    def add(self, x: Tensor, lengths: Tensor) -> None:
+        """Counts the tokens x [tokens, columns] in, sequence after sequence of `lengths` [sequences]."""
 
     def merge(self, other: Statistic) -> None:
         """Counts in what another statistic of the same kind has seen."""
@@ -35,7 +36,7 @@ class InputNorm:
         self.tokens = 0
         self.squares = torch.zeros(columns, dtype=torch.float32, device=device)
 
-    def add(self, x: Tensor) -> None:
+    def add(self, x: Tensor, lengths: Tensor) -> None:
         """Counts the tokens x [tokens, columns] in."""
         self.tokens += x.shape[0]
         self.squares += x.float().square().sum(dim=0)
@@ -61,7 +62,7 @@ class Gram:
         self.tokens = 0
         self.value = torch.zeros(columns, columns, dtype=torch.float32, device=device)
 
-    def add(self, x: Tensor) -> None:
+    def add(self, x: Tensor, lengths: Tensor) -> None:
         """Counts the tokens x [tokens, columns] in."""
         if not x.shape[0]:
             return
@@ -77,4 +78,61 @@ class Gram:
         self.value.lerp_(other.value, other.tokens / self.tokens)
 
 
-STATISTICS: dict[str, type[Statistic]] = {"norm": InputNorm, "gram": Gram}
+class Total:
+    """Mean over sequences of each input's sum over the tokens of a sequence, [columns]; DSnoT's expected input.
+
+    A sequence without a token that counts is none.
+    """
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.tokens = 0
+        self.sequences = torch.zeros((), dtype=torch.int64, device=device)
+        self.sums = torch.zeros(columns, dtype=torch.float32, device=device)
+
+    def add(self, x: Tensor, lengths: Tensor) -> None:
+        """Counts the tokens x [tokens, columns] in, sequence after sequence of `lengths` [sequences]."""
+        self.tokens += x.shape[0]
+        self.sequences += lengths.count_nonzero().to(self.sequences.device)
+        self.sums += x.sum(dim=0, dtype=torch.float32)
+
+    def merge(self, other: Total) -> None:
+        """Counts in what another total has seen."""
+        self.tokens += other.tokens
+        self.sequences += other.sequences
+        self.sums += other.sums
+
+    @property
+    def value(self) -> Tensor:
+        """The total, [columns], float32; zero before the first token."""
+        return self.sums / self.sequences.clamp(min=1)
+
+
+class Variance:
+    """Mean over tokens of each input's squared distance from the mean of its own sequence, [columns]; DSnoT's variance.
+
+    What moves a sequence as a whole does not count. Every sequence is centred before anything is squared, so that no
+    large mean eats a small variance's digits.
+    """
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.tokens = 0
+        self.squares = torch.zeros(columns, dtype=torch.float32, device=device)
+
+    def add(self, x: Tensor, lengths: Tensor) -> None:
+        """Counts the tokens x [tokens, columns] in, sequence after sequence of `lengths` [sequences]."""
+        self.tokens += x.shape[0]
+        for sequence in x.float().split(lengths[lengths > 0].tolist()):
+            self.squares += (sequence - sequence.mean(dim=0)).square_().sum(dim=0)
+
+    def merge(self, other: Variance) -> None:
+        """Counts in what another variance has seen."""
+        self.tokens += other.tokens
+        self.squares += other.squares
+
+    @property
+    def value(self) -> Tensor:
+        """The variance, [columns], float32; zero before the first token."""
+        return self.squares / max(self.tokens, 1)
+
+
+STATISTICS: dict[str, type[Statistic]] = {"norm": InputNorm, "gram": Gram, "total": Total, "variance": Variance}

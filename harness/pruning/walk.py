@@ -30,12 +30,19 @@ from harness.pruning.paused import Pass, evaluating, pausing
 from harness.pruning.statistics import STATISTICS, Statistic
 
 Inputs = dict[str, dict[str, Tensor]]
-"""Statistics of a block's inputs: layer name -> statistic name -> value."""
+"""Statistics of a block's inputs: name of the layer, or of the block for what is its own -> statistic -> value."""
+
+
+KERNEL = "kernel"
+"""The need for the linear kernel of a block's own inputs; it stands under the block's name."""
 
 
 @torch.no_grad()
 def walk(
-    model: nn.Module, batches: Iterable[Mapping[str, Tensor]], needs: Sequence[str]
+    model: nn.Module,
+    batches: Iterable[Mapping[str, Tensor]],
+    needs: Sequence[str],
+    blocks: Sequence[Block] | None = None,
 ) -> Iterator[tuple[Block, Inputs]]:
     """Yields every block with its inputs' statistics; the block is propagated as it is when the walk is resumed.
 
@@ -45,13 +52,14 @@ def walk(
     Args:
         model: A model of a known family.
         batches: Calibration batches, keyword arguments of the model; moved to the model's device.
-        needs: Names of the statistics to collect, keys of `STATISTICS`. With none, no forward pass is made.
+        needs: Names of the statistics to collect, keys of `STATISTICS`, or `KERNEL`. With none, nothing is run.
+        blocks: The model's blocks, each with the linears to collect for; all linears by default.
 
     Raises:
         Problem: There are no batches; a batch meets other blocks than expected, or in another order; a linear saw no
             token; a statistic is not finite. The block or layer is named.
     """
-    blocks = models.blocks(model)
+    blocks = models.blocks(model) if blocks is None else blocks
     if not needs:
         yield from ((block, {}) for block in blocks)
         return
@@ -62,7 +70,9 @@ def walk(
         for index, block in enumerate(blocks):
             for each in passes:
                 each.expect(blocks, index)
-            inputs = _collect(block, originals[index], passes, needs)
+            inputs = _collect(block, originals[index], passes, [need for need in needs if need != KERNEL])
+            if KERNEL in needs:
+                inputs[block.name] = {KERNEL: _kernel(block, passes)}
             yield block, inputs
             inputs.clear()
             if block is not blocks[-1]:
@@ -85,24 +95,26 @@ class _Collector:
             if tensor is x and reads == linear.reads and (known is None or known is statistics):
                 self.found[linear.name] = statistics
                 return
-        if x.shape[:-1] != each.shapes[linear.reads]:
+        shape = each.shapes[linear.reads]
+        if x.shape[:-1] not in (shape, (shape.numel(),)):  # OPT's feed-forward reads all positions as one row
             raise Problem(
-                f"its input {tuple(x.shape)} does not stand on the {linear.reads}'s positions "
-                f"{tuple(each.shapes[linear.reads])}",
+                f"its input {tuple(x.shape)} does not stand on the {linear.reads}'s positions {tuple(shape)}",
                 where=linear.name,
             )
         if known is None:
             known = {need: STATISTICS[need](x.shape[-1], x.device) for need in self.needs}
             self.found[linear.name] = known
         positions = each.valid[linear.reads]
-        tokens = x.flatten(0, -2) if positions is None else x[positions]
+        tokens = x.flatten(0, -2) if positions is None else x.flatten(0, -2)[positions.flatten()]
         for statistic in known.values():
-            statistic.add(tokens)
+            statistic.add(tokens, each.lengths[linear.reads])
         self.seen.append((x, linear.reads, known))
 
 
 def _collect(block: Block, forward: Callable, passes: Sequence[Pass], needs: Sequence[str]) -> Inputs:
     """Runs one block on every pass and returns the finite statistics of its linears' inputs."""
+    if not needs or not block.linears:
+        return {}
     collector = _Collector(needs)
     for each in passes:
         hooks = [
@@ -130,3 +142,15 @@ def _collect(block: Block, forward: Callable, passes: Sequence[Pass], needs: Seq
                 raise Problem(f"the statistic {need!r} of its inputs is not finite", where=linear.name)
         inputs[linear.name] = values[id(statistics)]
     return inputs
+
+
+def _kernel(block: Block, passes: Sequence[Pass]) -> Tensor:
+    """Returns F F^T [n, n], float32, a row of F being one sequence's inputs of the block, padding as zero."""
+    features = []
+    for each in passes:
+        hidden = each.call.args[0] if each.call.args else each.call.kwargs["hidden_states"]
+        positions = each.valid[block.stack]
+        features.append(hidden if positions is None else hidden * positions[..., None])
+    longest = max(hidden.shape[1] for hidden in features)
+    rows = [nn.functional.pad(h, (0, 0, 0, longest - h.shape[1])).flatten(1).float() for h in features]
+    return torch.cat([torch.cat([a @ b.T for b in rows], dim=1) for a in rows])

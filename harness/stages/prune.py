@@ -7,25 +7,25 @@ compensation revives some.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import resource
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness import models, rooms
 from harness.device import device
 from harness.problems import Problem
 from harness.pruning import keep
-from harness.pruning.recipe import prune, recipe
-from harness.pruning.walk import walk
-from harness.runs.decides import CALIBRATION
+from harness.pruning.gradients import gradients
+from harness.pruning.handing import handing
+from harness.pruning.recipe import recipe
+from harness.pruning.survey import survey
+from harness.pruning.whole import Setup, prune_model, trial, without
+from harness.runs.decides import CALIBRATION, looks_at_data
 from harness.runs.job import Job, Progress
 from harness.stages._load import verified
 from harness.tasks._lengths import fitting
@@ -33,36 +33,85 @@ from harness.tuning import session
 
 VERSION = 1
 FILE = "prune.json"
+METHOD = ("criterion", "solver", "pattern", "refiner", "allocation", "ramp", "skip")
 
 
 def run(job: Job) -> Iterator[Progress]:
     """Prunes `job.parents["model"]` into `job.folder`, reporting after every block."""
     options, source = job.options, job.parents["model"]
-    model, processor = verified(source).to(device()), models.load_processor(source)
+    model, processor = verified(source, options["dtype"]).to(device()), models.load_processor(source)
     kind = "solver" if options["solver"] else "criterion"
-    how = recipe(kind, options[kind], options["pattern"])
-    blocks = models.blocks(model)
-    shapes = {linear.name: tuple(linear.module.weight.shape) for block in blocks for linear in block.linears}
-    asked = rooms.bind("allocation", options["allocation"])(shapes, options["sparsity"])
-    batches = calibration(options, model, processor) if how.needs else ()
-    keeps, layers = {}, {}
-    with contextlib.closing(walk(model, batches, how.needs)) as steps:
-        for done, (block, inputs) in enumerate(steps, 1):
-            for linear in block.linears:
-                mask, row = prune(linear, inputs.get(linear.name, {}), asked[linear.name], how)
-                keeps[linear.name], layers[linear.name] = mask.cpu(), row
-            yield Progress(done, len(blocks), {"sparsity": keep.sparsity(keeps)}, "block")
+    how = recipe(kind, options[kind], options["pattern"], options["refiner"])
+    blocks = without(models.blocks(model), options["skip"])
+    batches = calibration(options, model, processor) if looks_at_data(options) else []
+    held_out = held_out_batches(options, model, processor) if "judge" in _needs(options) else []
+    targets = rooms.bind("ramp", options["ramp"])(options["sparsity"])
+    keeps, rows, spent, trials = {}, {}, {}, []
+    for turn, target in enumerate(targets):
+        slopes = {name: gradients(model, batches, name, blocks) for name in how.gradients}
+        setup = Setup(model, blocks, batches, how, slopes)
+        at, end = turn * len(blocks), len(targets) * len(blocks)
+        rates = yield from _rates(options, setup, target, held_out, trials, Progress(at, end, unit="block"))
+        for done, block in enumerate(prune_model(setup, rates), at + 1):
+            keeps.update(block.keeps)
+            rows.update(block.rows)
+            spent[block.name] = block.account()
+            yield Progress(done, end, {"sparsity": keep.sparsity(keeps)}, "block")
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
     verified(job.folder)
     report = {
-        "method": {name: options[name] for name in (kind, "pattern", "allocation")},
+        "method": {name: options[name] for name in METHOD if options[name]},
         "calibration": {name: options[name] for name in CALIBRATION} if batches else None,
         "overall": {"asked": options["sparsity"], "reached": keep.sparsity(keeps), **_revived(source, model)},
-        "process_peak_memory_bytes": _process_peak_memory(),
-        "layers": layers,
+        "trials": trials,
+        "blocks": spent,
+        "layers": rows,
     }
     (job.folder / FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+
+
+def _needs(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what the allocation is to be told besides the layers and the sparsity."""
+    return rooms.ROOMS["allocation"].method(rooms.parse(options["allocation"]).name).needs[2:]
+
+
+def _needs(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what the allocation is to be told besides the layers and the sparsity."""
+    return rooms.ROOMS["allocation"].method(rooms.parse(options["allocation"]).name).needs[2:]
+
+
+def _rates(
+    options: Mapping[str, Any],
+    setup: Setup,
+    target: float,
+    held_out: Sequence[Mapping[str, Tensor]],
+    trials: list[dict[str, Any]],
+    here: Progress,
+) -> Generator[Progress, None, dict[str, float]]:
+    """Returns the rate of each layer as the pattern can have it; reports, and writes into `trials`, every trial."""
+
+    def allocate(hand: Callable[[Progress], None]) -> dict[str, float]:
+        def judge(rates: Mapping[str, float]) -> float:
+            loss = trial(setup, setup.recipe.fit(rates, setup.layers, target), held_out)
+            trials.append({"sparsity": target, "loss": loss, "rates": dict(rates)})
+            hand(replace(here, values={"trial": len(trials), "loss": loss}))
+            return loss
+
+        told = survey(_needs(options), setup, judge)
+        return rooms.bind("allocation", options["allocation"])(setup.layers, target, **told)
+
+    rates = yield from handing(allocate)
+    return setup.recipe.fit(rates, setup.layers, target)
+
+
+def held_out_batches(options: Mapping[str, Any], model: nn.Module, processor: Any) -> list[dict[str, Tensor]]:
+    """Returns the batches that a search is judged on: the first `search_limit` examples of the search split."""
+    options = {**options, "data": options["search_data"] or options["data"], "split": options["search_split"]}
+    features, collate = session.examples_for(session.rows_for({**options, "rows": None}), options, processor)
+    features = fitting(features, model)
+    most, size = min(options["search_limit"] or len(features), len(features)), options["batch_size"]
+    return [collate([features[i] for i in range(at, min(at + size, most))]) for at in range(0, most, size)]
 
 
 def calibration(options: Mapping[str, Any], model: nn.Module, processor: Any) -> list[dict[str, Tensor]]:
@@ -92,13 +141,3 @@ def _revived(source: Any, model: nn.Module) -> dict[str, float]:
     before = keep.load(source)
     alive = sum(int(model.get_submodule(name).weight[~mask].count_nonzero()) for name, mask in before.items())
     return {"revived": alive / max(sum(int((~mask).sum()) for mask in before.values()), 1)}
-
-
-def _process_peak_memory() -> int:
-    """Returns the largest memory of this process so far, in bytes: on the CUDA device, or in all on the CPU.
-
-    Stages that the same process ran before count too: it bounds what this stage needed from above.
-    """
-    if device().type == "cuda":
-        return torch.cuda.max_memory_allocated(device())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -36,7 +36,7 @@ class Forward:
     Args:
         loss: The model's own loss, the mean cross-entropy over the scored labels.
         logits: [batch, time, vocabulary].
-        answer: [batch, time], the logit positions that predict a scored label.
+        answer: [batch, time], the logit positions that predict a scored label; of a classifier [batch].
         valid: Per stack [batch, time], the positions that are no padding.
         blocks: Per stack, the output of every block [batch, time, width]; empty if hidden states were not asked for.
         norms: Per stack, the output of the final norm [batch, time, width]; empty likewise.
@@ -66,9 +66,9 @@ def predicting(labels: Tensor, causal: bool) -> BoolTensor:
     """Returns the logit positions that predict a scored label.
 
     Args:
-        labels: [batch, time], `IGNORED` where nothing is scored.
+        labels: [batch, time], or [batch] of a classifier; `IGNORED` where nothing is scored.
         causal: Whether position t - 1 predicts label t (decoder-only models) rather than position t (encoder-decoder
-            models, whose decoder inputs are the labels moved right).
+            models, whose decoder inputs are the labels moved right, and classifiers).
     """
     scored = labels != IGNORED
     return nn.functional.pad(scored[:, 1:], (0, 1)) if causal else scored
@@ -81,7 +81,7 @@ def positions(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, BoolTe
         model: A model of a known family, not wrapped; only its configuration is read.
         batch: A collated batch with labels.
     """
-    causal = not model.config.is_encoder_decoder
+    causal = models.causal(model)
     return {"answer": predicting(batch["labels"], causal), **models.valid(model, batch)}
 
 

@@ -1,30 +1,13 @@
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def _load(name):
-    spec = importlib.util.spec_from_file_location(f"reference_{name}", REFERENCE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="session")
-def reference():
+def reference(slow):
     """The slow plain versions."""
-    return _load("pruning")
-
-
-@pytest.fixture(scope="session")
-def tiny_models():
-    return _load("tiny_models")
+    return slow("pruning")
 
 
 @pytest.fixture

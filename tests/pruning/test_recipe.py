@@ -18,7 +18,7 @@ METHODS = [("criterion", "magnitude"), ("criterion", "wanda"), ("solver", "spars
 @pytest.fixture
 def linear():
     torch.manual_seed(0)
-    return Linear("a.layer", nn.Linear(32, 10), "decoder")
+    return Linear("a.layer", nn.Linear(32, 10), "decoder", "attention")
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_pruning_twice_changes_nothing(linear, inputs):
 
 
 def test_a_problem_names_the_layer(inputs):
-    odd = Linear("odd.layer", nn.Linear(30, 4), "decoder")
+    odd = Linear("odd.layer", nn.Linear(30, 4), "decoder", "attention")
     with pytest.raises(Problem, match=r"odd\.layer: its 30 inputs do not divide into groups of 4"):
         prune(odd, {}, 0.5, recipe("criterion", "magnitude", "2:4"))
 
@@ -113,5 +113,5 @@ def test_a_method_that_breaks_its_promise_is_caught_and_the_layer_left_alone(lin
 def test_an_unknown_statistic_is_a_problem(tmp_path, monkeypatch):
     (tmp_path / "odd.py").write_text('def score(weight, spectrum):\n    """Odd."""\n')
     monkeypatch.setitem(ROOMS, "criterion", replace(ROOMS["criterion"], folder=str(tmp_path)))
-    with pytest.raises(Problem, match="criterion 'odd' needs 'spectrum', which is no input statistic"):
+    with pytest.raises(Problem, match="criterion 'odd' needs 'spectrum', which nothing provides"):
         recipe("criterion", "odd", "unstructured")

@@ -3,38 +3,72 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.pruning.statistics import STATISTICS, Gram, InputNorm
+from harness.pruning.statistics import STATISTICS, Gram, InputNorm, Total, Variance
 
 CPU = torch.device("cpu")
 
 
-def fed(kind, *parts, columns=5):
+def fed(kind, *batches, columns=5):
+    """A statistic of `batches`, each a list of sequences [tokens, columns]."""
     statistic = kind(columns, CPU)
-    for part in parts:
-        statistic.add(part)
+    for sequences in batches:
+        lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
+        statistic.add(torch.cat(sequences) if sequences else torch.zeros(0, columns), lengths)
     return statistic
+
+
+def sequences(*lengths, columns=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(length, columns, generator=generator) + 3 for length in lengths]
 
 
 def test_by_hand():
     x = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
-    torch.testing.assert_close(fed(InputNorm, x, columns=2).value, torch.tensor([5.0, 2.0]).sqrt())
-    torch.testing.assert_close(fed(Gram, x, columns=2).value, torch.tensor([[5.0, 1.0], [1.0, 2.0]]))
+    torch.testing.assert_close(fed(InputNorm, [x], columns=2).value, torch.tensor([5.0, 2.0]).sqrt())
+    torch.testing.assert_close(fed(Gram, [x], columns=2).value, torch.tensor([[5.0, 1.0], [1.0, 2.0]]))
+    torch.testing.assert_close(fed(Total, [x], columns=2).value, torch.tensor([4.0, 2.0]))
+    torch.testing.assert_close(fed(Variance, [x], columns=2).value, torch.tensor([1.0, 1.0]))
+
+
+def test_a_total_is_a_mean_over_sequences_however_long_they_are():
+    long, short = torch.ones(10, 1), torch.full((2, 1), 7.0)
+    assert fed(Total, [long, short], columns=1).value.item() == (10 + 14) / 2
+    assert fed(Total, [long, short[:0]], columns=1).value.item() == 10, "no sequence without a token"
+
+
+def test_a_variance_is_within_sequences_and_weighs_them_by_their_tokens():
+    steady, shifted, moving = torch.full((4, 1), 5.0), torch.full((4, 1), -80.0), torch.tensor([[0.0], [2.0]])
+    assert fed(Variance, [steady, shifted], columns=1).value.item() == 0
+    assert fed(Variance, [steady, shifted, moving], columns=1).value.item() == pytest.approx(2 / 10)
+
+
+def test_a_large_mean_costs_the_variance_no_digits():
+    x = torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)) * 0.01 + 1000
+    exact = x.double().var(dim=0, correction=0).float()
+    torch.testing.assert_close(fed(Variance, [x], columns=3).value, exact, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("kind", STATISTICS.values())
-def test_splitting_and_merging_change_nothing(kind):
-    x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
-    whole, parts = fed(kind, x), fed(kind, x[:7], x[7:8], x[8:8], x[8:])
-    left, right, empty = fed(kind, x[:20]), fed(kind, x[20:]), kind(5, CPU)
+def test_batches_and_merging_change_nothing(kind):
+    parts = sequences(7, 1, 0, 12, 10)
+    whole, batches = fed(kind, parts), fed(kind, parts[:1], parts[1:3], [], parts[3:])
+    left, right, empty = fed(kind, parts[:4]), fed(kind, parts[4:]), kind(5, CPU)
     left.merge(right)
     left.merge(empty)
     empty.merge(whole)
-    for each in (parts, left, empty):
+    for each in (batches, left, empty):
         assert each.tokens == 30
         torch.testing.assert_close(each.value, whole.value)
 
 
 @pytest.mark.parametrize("kind", STATISTICS.values())
+def test_nothing_seen_is_zero(kind):
+    assert (kind(5, CPU).value == 0).all()
+
+
+@pytest.mark.parametrize("kind", STATISTICS.values())
 def test_sums_are_float32_whatever_comes_in(kind):
-    x = torch.full((4096, 5), 16.0, dtype=torch.float16)  # squares sum to 2^20, beyond float16
-    assert fed(kind, x).value.dtype == torch.float32 and fed(kind, x).value.isfinite().all()
+    x = torch.full((8192, 5), 16.0, dtype=torch.float16)  # sums to 2^17, squares to 2^21: both beyond float16
+    x[::2] = -240
+    value = fed(kind, [x]).value
+    assert value.dtype == torch.float32 and value.isfinite().all() and (value != 0).all()

@@ -10,7 +10,7 @@ from harness.problems import Problem
 from harness.pruning import recipe
 from harness.pruning.walk import walk
 
-FAMILIES = ("llama", "mpt", "t5", "whisper")
+FAMILIES = ("llama", "mpt", "opt", "t5", "vit", "whisper")
 NEEDS = ("norm", "gram")
 
 

@@ -107,7 +107,7 @@ def walk(model, blocks, batches, valid, prune):
             masks = valid(batch)
 
             def record(_, args, name, mask):
-                rows.setdefault(name, []).append(args[0][mask].double())
+                rows.setdefault(name, []).append(args[0].reshape(*mask.shape, -1)[mask].double())
 
             hooks = [
                 linear.module.register_forward_pre_hook(

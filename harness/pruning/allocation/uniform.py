@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness.pruning.allocation import Layer
 
-def allocate(layers: Mapping[str, tuple[int, int]], sparsity: float) -> dict[str, float]:
+
+def allocate(layers: Mapping[str, Layer], sparsity: float) -> dict[str, float]:
     """Uniform: the same sparsity in every layer.
 
     Args:
-        layers: Shape (out, in) of each prunable layer by name.
+        layers: The prunable layers by name.
         sparsity: Fraction of zeros over all layers, in [0, 1).
 
     Returns:

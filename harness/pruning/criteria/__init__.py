@@ -1,5 +1,6 @@
-"""Criteria: how much each weight matters, `score(weight, <statistics>) -> Tensor [out, in]`, larger is kept.
+"""Criteria: how much each weight matters, `score(weight, <needs>) -> Tensor [out, in]`, larger is kept.
 
-The positional arguments after `weight` name the input statistics that the criterion needs (see `pruning.statistics`).
+The positional arguments after `weight` name what the criterion needs: input statistics (see `pruning.statistics`),
+the dense model's gradients (`gradient`, `gradient_norm`, see `pruning.gradients`), or the layer's name (`layer`).
 `GROUP` is the paper's comparison group, "row" or "matrix".
 """

@@ -1,7 +1,8 @@
 """Solvers: mask and remaining weights together, `solve(weight, gram, choose, sparsity, period) -> Solved`.
 
 A solver is given `choose`, a pattern with its options bound, and decides when to call it: SparseGPT chooses on weights
-that already compensate for the columns before. `GROUP` is the paper's comparison group in what `choose` is shown.
+that already compensate for the columns before. One that shows `choose` less than whole rows asks for the pattern's
+`period` too. `GROUP` is the paper's comparison group in what `choose` is shown.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
+from harness.ranges import Positive
 from harness.tuning.forward import Forward
 
 
-def loss(student: Forward, teacher: Forward, *, temperature: float = 1.0) -> dict[str, Tensor]:
+def loss(student: Forward, teacher: Forward, *, temperature: Positive = 1.0) -> dict[str, Tensor]:
     """KL divergence of the student's next-token distribution from the teacher's.
 
     Args:

@@ -16,13 +16,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from harness.ranges import NonNegative
 from harness.tuning.forward import Forward
 
 HIDDEN = True
 
 
 def loss(
-    student: Forward, teacher: Forward, *, eps: float = 0.0078125, final: Literal["norm", "block"] = "norm"
+    student: Forward, teacher: Forward, *, eps: NonNegative = 0.0078125, final: Literal["norm", "block"] = "norm"
 ) -> dict[str, Tensor]:
     """Squared error of every block's output, relative to the teacher's mean square.
 

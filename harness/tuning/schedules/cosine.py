@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import math
 
+from harness.ranges import Fraction
 
-def factor(step: int, total: int, warmup: int, *, floor: float = 0.0) -> float:
+
+def factor(step: int, total: int, warmup: int, *, floor: Fraction = 0.0) -> float:
     """Linear warm-up, then half a cosine wave down to `floor`.
 
     Args:

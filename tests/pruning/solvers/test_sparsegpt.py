@@ -11,6 +11,7 @@ from harness.problems import Problem
 from harness.pruning.patterns import nm, unstructured
 from harness.pruning.patterns._smallest import count
 from harness.pruning.solvers import sparsegpt
+from harness.pruning.solvers._grid import spread
 
 MATRIX = partial(unstructured.choose, group="matrix")
 CASES = [(6, 20, 128, 0.5), (5, 24, 8, 0.7), (3, 21, 16, 0.34)]
@@ -127,6 +128,70 @@ def test_a_width_that_the_groups_do_not_divide_is_a_problem(correlated):
     weight, x = correlated(4, 10)
     with pytest.raises(Problem, match="10 inputs do not divide into groups of 4"):
         sparsegpt.solve(weight, gram_of(x), nm.choose, 0.5, 4)
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), [(1, True), (2, False), (3, True), (4, False)])
+@pytest.mark.parametrize("scale", ["row", "matrix"])
+def test_quantises_in_the_same_sweep(correlated, plain, bits, symmetric, scale):
+    weight, x = correlated(6, 20, seed=bits)
+    options = {"bits": bits, "symmetric": symmetric, "scale": scale}
+    solved = sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5, **options)
+    expected = plain.quantised_sparsegpt(weight, gram_of(x), solved.keep, bits, symmetric, scale == "matrix")
+    torch.testing.assert_close(solved.weight.double(), expected, rtol=1e-5, atol=1e-6)
+    assert solved.facts["bits"] == bits and (solved.weight[~solved.keep] == 0).all()
+    assert "bits" not in sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5).facts
+
+
+def test_every_group_is_chosen_on_weights_that_make_up_for_rounding_too(correlated):
+    weight, x = correlated(16, 32)
+    solved = sparsegpt.solve(weight, gram_of(x), nm.choose, 0.5, 4, bits=3)
+    assert torch.equal(nm.choose(solved.keep.float(), 0.5), solved.keep)
+    plain = sparsegpt.solve(weight, gram_of(x), nm.choose, 0.5, 4)
+    assert torch.equal(solved.keep[:, :4], plain.keep[:, :4]) and not torch.equal(solved.keep, plain.keep)
+    assert max(len(row.unique()) for row in solved.weight) <= 8
+
+
+@pytest.mark.parametrize("scale", ["row", "matrix"])
+def test_rows_of_zeros_are_quantised_to_zeros(correlated, scale):
+    weight, x = correlated(4, 16)
+    weight[1] = 0
+    solved = sparsegpt.solve(weight, gram_of(x), MATRIX, 0.25, bits=4, scale=scale)
+    assert (solved.weight[1] == 0).all() and solved.weight.isfinite().all() and solved.weight.count_nonzero()
+
+
+def test_more_bits_leave_less_error_and_rounding_alone_more(correlated):
+    weight, x = correlated(64, 96)
+    error = [
+        (x @ (weight - sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5, bits=bits).weight).T).norm()
+        for bits in (2, 3, 4, 8, None)
+    ]
+    assert error == sorted(error, reverse=True) and error[-2] < 1.01 * error[-1]
+    pruned = sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5).weight
+    after = spread(pruned, 3, False, "row").nearest(pruned)
+    assert error[1] < 0.95 * (x @ (weight - after).T).norm()
+
+
+def test_as_released_counts_dead_inputs_in_the_damping(correlated):
+    weight, x = correlated(6, 24)
+    alive, same = (sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5, as_released=r).weight for r in (False, True))
+    torch.testing.assert_close(alive, same, rtol=1e-4, atol=1e-5)
+    x[:, :12] = 0
+    gram = gram_of(x)
+    ours, theirs = (sparsegpt.inverse_factor(gram, 0.01, as_released=r)[0] for r in (False, True))
+    mean = (gram.diagonal().sum() + 12 / 4096) / 24
+    damped = gram + 0.01 * mean * torch.eye(24)
+    torch.testing.assert_close(
+        theirs[12:, 12:].T @ theirs[12:, 12:], torch.linalg.inv(damped[12:, 12:]), rtol=1e-3, atol=1e-4
+    )
+    torch.testing.assert_close(theirs.diagonal()[:12], (1 / 4096 + 0.01 * mean).rsqrt().expand(12))
+    assert not torch.allclose(ours, theirs, rtol=1e-2)
+
+
+@pytest.mark.parametrize("as_released", [False, True])
+def test_a_failure_in_either_way_to_the_factor_raises_the_damping(correlated, as_released):
+    gram = gram_of(correlated(4, 8)[1])
+    gram = gram - 0.05 * gram.diagonal().mean() * torch.eye(8) - torch.linalg.eigvalsh(gram)[0] * torch.eye(8)
+    assert sparsegpt.inverse_factor(gram, 0.01, as_released)[2] == pytest.approx(0.1)
 
 
 @pytest.mark.gpu

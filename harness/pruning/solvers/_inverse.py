@@ -1,0 +1,65 @@
+"""The upper factor of a damped Gram matrix's inverse: (G + damping * mean diagonal)^-1 = U^T U, as SparseGPT asks."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.problems import Problem
+
+_RELEASED = 2 * 2048
+"""SparseGPT's Hessian in units of our Gram matrix: twice the sum over the 2048 tokens of a sequence, not the mean."""
+
+
+def inverse_factor(gram: Tensor, damping: float, as_released: bool = False) -> tuple[Tensor, Tensor, float]:
+    """Returns the upper U with (gram + damping * mean diagonal)^-1 = U^T U, the dead inputs, and the damping used.
+
+    An input that was never active has a zero row in `gram`; its diagonal becomes the mean, so that it stands alone.
+
+    Args:
+        gram: Symmetric, [n, n].
+        damping: Fraction of the mean diagonal of the live inputs.
+        as_released: Give a dead input a diagonal of 1 in the release's units and count it in the mean, and form the
+            inverse on the way. `gram` is the mean over the tokens.
+
+    Raises:
+        Problem: The matrix is not positive definite even with a thousand times the damping.
+    """
+    diagonal = gram.diagonal().float()
+    dead = diagonal == 0
+    mean = alone = diagonal[~dead].mean() if not dead.all() else diagonal.new_ones(())
+    if as_released:
+        alone = diagonal.new_tensor(1 / _RELEASED)
+        mean = (diagonal + dead * alone).mean()
+    for _ in range(4):
+        upper = (_twice if as_released else _reversed)(gram, dead * alone + damping * mean)
+        if upper is not None:
+            return upper, dead, damping
+        tried, damping = damping, max(damping * 10, 1e-4)
+    raise Problem(
+        f"the Gram matrix of its inputs cannot be factorised, even with a damping of {tried:g}",
+        hint="calibrate on more samples, or ask for more damping",
+    )
+
+
+def _reversed(gram: Tensor, added: Tensor) -> Tensor | None:
+    """Factorises G = V V^T with V upper, by reversing the order of the inputs, and inverts V; None if it fails."""
+    damped = gram.float().flip(0, 1)
+    damped.diagonal().add_(added.flip(0))
+    lower, failed = torch.linalg.cholesky_ex(damped)
+    if failed:
+        return None
+    del damped
+    upper = lower.flip(0, 1)
+    del lower
+    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
+    return torch.linalg.solve_triangular(upper, identity, upper=True)
+
+
+def _twice(gram: Tensor, added: Tensor) -> Tensor | None:
+    """Factorises G, forms its inverse and factorises that, as released; None if either factorisation fails."""
+    lower, failed = torch.linalg.cholesky_ex(gram.float() + added.diag())
+    if failed:
+        return None
+    upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+    return None if failed else upper
