@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness import output
 from harness.problems import Problem, unknown
+from harness.runs import disk
 
 if TYPE_CHECKING:
     from harness.runs.plan import Plan
@@ -41,8 +43,12 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Runs the command line; a person's mistake ends with its message and status 2, never with a traceback."""
+    output.speak_plainly()
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except Problem as problem:
         _print_problems([problem])
         sys.exit(2)
@@ -50,12 +56,15 @@ def main() -> None:
         if ended.code == INTERRUPTED:
             print("\nInterrupted. What is done is kept; the same command goes on from there.", file=sys.stderr)
         raise
-    except PermissionError as error:
-        _print_problems([Problem(f"not allowed: {error.strerror}", where=error.filename, hint="choose --results DIR")])
+    except OSError as error:
+        if output.lost():
+            if not isinstance(error, BrokenPipeError):
+                print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+            sys.exit(1)
+        if error.errno not in disk.REFUSED:
+            raise
+        _print_problems([Problem(error.strerror, where=error.filename, hint=disk.ELSEWHERE)])
         sys.exit(2)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 @app.command(name="list")
@@ -171,7 +180,7 @@ def report(
 
 @app.command()
 def add(
-    kind: Annotated[str, typer.Argument(help="experiment, criterion, loss or metric.")],
+    kind: Annotated[str, typer.Argument(help="An experiment, or a kind of method: criterion, refiner, loss ...")],
     name: Annotated[str, typer.Argument(help="paper/table for an experiment, a Python name for a method.")],
 ):
     """Writes a new experiment or method with its test, as a working start to edit."""
@@ -184,17 +193,103 @@ def add(
 
 
 @app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    criterion: Annotated[str | None, typer.Option(help="Which weights matter: wanda, magnitude ...")] = None,
+    solver: Annotated[str | None, typer.Option(help="Mask and weights together: sparsegpt.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="unstructured by default; 2:4 keeps 2 of 4.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of zeros; an N:M pattern gives it.")] = None,
+    allocation: Annotated[str | None, typer.Option(help="How it is spread over the layers; uniform.")] = None,
+    refiner: Annotated[str | None, typer.Option(help="Swaps pruned weights for kept ones: dsnot.")] = None,
+    ramp: Annotated[str | None, typer.Option(help="Over which sparsities it goes; one_shot.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Layers that stay dense, by a glob of their names.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="By the kind of the data; language_modelling:cut=crops draws as the papers do.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The split that calibrates; train.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Calibration examples; 128.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
+    search_data: Annotated[str | None, typer.Option(help="What a searching allocation is judged on.")] = None,
+    search_split: Annotated[str | None, typer.Option(help="The split of it; validation.")] = None,
+    search_limit: Annotated[int | None, typer.Option(help="Only the first so many of its examples.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, in DIR too; float32.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+):
+    """Prunes one model into a folder that transformers loads; settings as in an experiment's prune section."""
+    from harness import oneoff
+
+    given = {
+        "criterion": criterion, "solver": solver, "pattern": pattern, "sparsity": sparsity, "allocation": allocation,
+        "refiner": refiner, "ramp": ramp, "skip": skip, "split": split, "rows": rows, "samples": samples, "seed": seed,
+        "batch_size": batch_size, "search_data": search_data, "search_split": search_split,
+        "search_limit": search_limit, "dtype": dtype,
+    }  # fmt: skip
+    if device:
+        os.environ["HARNESS_DEVICE"] = device
+    try:
+        oneoff.command(model, out, oneoff.section(given, calibration, task, length))
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+bench = typer.Typer(no_args_is_help=True, help="Measures whole jobs: time and memory, beside other programs.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command(name="prune")
+def bench_prune(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name, or a mirror's.")],
+    calibration: Annotated[Path, typer.Option(help="A JSON Lines file that every program reads.")],
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros.")] = 0.5,
+    methods: Annotated[str, typer.Option(help="Criteria and solvers, with commas between.")] = "wanda,sparsegpt",
+    pattern: Annotated[str | None, typer.Option(help="Of our own; unstructured.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Calibration examples; all of the file.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=COMMAND or METHOD/NAME=COMMAND over {model} {calibration} {sparsity} {samples} {out}."),
+    ] = None,
+    scaling: Annotated[bool, typer.Option(help="Also run ours at three depths and three numbers of samples.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The record; results/bench/prune.<model>.json by default.")] = None,
+    results: Results = None,
+):
+    """Times pruning, ours and other programs' commands: interleaved, one at a time, whole processes."""
+    from harness.bench import prune as benchmark
+
+    benchmark.command(
+        model,
+        calibration,
+        [name.strip() for name in methods.split(",") if name.strip()],
+        sparsity,
+        samples=samples,
+        pattern=pattern,
+        repeats=repeats,
+        against=against or (),
+        grow=scaling,
+        out=out or _results(results) / "bench" / f"prune.{Path(model).name}.json",
+    )
+
+
+@app.command()
 def sync(
     uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="The tracking store or server.")] = None,
     results: Results = None,
 ):
     """Rebuilds the MLflow dashboard from the JSON records."""
-    from harness.tracking import mlflow, record
+    from harness.tracking import address, mlflow, record
 
     results = _results(results)
     records, damaged = record.readable(results / "records")
-    count = mlflow.sync(records, uri or mlflow.store_uri(results), results)
-    print(f"{count} of {len(records)} records written to {uri or mlflow.store_uri(results)}, the others were there")
+    uri = uri or address.store_uri(results)
+    count = mlflow.sync(records, uri, results)
+    print(f"{count} of {len(records)} records written to {address.shown(uri)}, the others were there")
     _print_problems(damaged)
     if damaged:
         raise typer.Exit(2)
@@ -205,10 +300,10 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 5000, results: Results = None
 ):
     """Starts the MLflow dashboard on the store that the runs are logged to."""
-    from harness.tracking import mlflow
+    from harness.tracking import address
 
-    command = mlflow.ui_command(_results(results), port)
-    print(f"the dashboard opens at {mlflow.ui_address(port)}", flush=True)
+    command = address.ui_command(_results(results), port)
+    print(f"the dashboard opens at {address.ui_address(port)}", flush=True)
     os.execvp(command[0], command)
 
 

@@ -91,11 +91,46 @@ def _section(name: str, values: Mapping[str, Any], meanings: Mapping[str, str]) 
 
 def plan(planned: Plan) -> None:
     """Prints what a run would compute and what is there already."""
-    table = _table("stage", "state", "cells")
+    from harness.runs import estimate
+
+    lacking = [stage for stage, state in planned.states.items() if stage.name == "prune" and state != "cached"]
+    takes = {stage: estimate.of_stage(stage) for stage in lacking}
+    expected = any(takes.values())
+    table = _table("stage", "state", "cells", *(["it takes, on this machine"] if expected else []))
     for stage, state in planned.states.items():
-        table.add_row(stage.folder, state, str(len(planned.needing(stage))))
+        table.add_row(stage.folder, state, str(len(planned.needing(stage))), str(takes.get(stage) or ""))
     console.print(table)
     console.print("\n" + planned.summary(), markup=False)
+
+
+def pruned(report: Mapping[str, Any], folder: Path, config: Mapping[str, Any]) -> None:
+    """Prints what a pruning reached and took, block by block, and how to use its folder."""
+    from harness.rooms import ROOMS
+    from harness.spec.fits import family_of
+    from harness.tracking.progress import clock
+
+    table = _table("block", "layers", "asked", "reached", "time", "peak memory")
+    layers = report["layers"]
+    for name, block in report["blocks"].items():
+        rows = [row for layer, row in layers.items() if layer.startswith(f"{name}.")]
+        asked = sum(row["asked"] * row["size"] for row in rows) / (sum(row["size"] for row in rows) or 1)
+        reached = "dense" if not rows else f"{block['reached']:.2%}"
+        cost = clock(block["seconds"]), memory(block["peak_memory_bytes"])
+        table.add_row(name, str(len(rows)), f"{asked:.2%}" if rows else "", reached, *cost)
+    overall, blocks = report["overall"], report["blocks"].values()
+    cost = clock(sum(b["seconds"] for b in blocks)), memory(max(b["peak_memory_bytes"] for b in blocks))
+    table.add_row("all", str(len(layers)), f"{overall['asked']:.2%}", f"{overall['reached']:.2%}", *cost, style="bold")
+    console.print(table)
+    auto = ROOMS["model"].method(family_of(config)).constants["MODEL"]
+    console.print(f"\nwritten       {folder}", markup=False, soft_wrap=True)
+    console.print(f"transformers  {auto}.from_pretrained({str(folder)!r})", markup=False, soft_wrap=True)
+    console.print(f"harness       model: {folder}", markup=False, soft_wrap=True)
+    console.print("mask          keep.safetensors, one bit a weight; every layer's figures are in prune.json")
+
+
+def memory(size: float) -> str:
+    """Returns an amount of memory as people read it: 3.1 GiB, 240 MiB."""
+    return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
 
 
 def status(planned: Plan, store: Store) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness import models, rooms
+from harness.data._rows import Rows
 from harness.device import device
 from harness.problems import Problem
 from harness.pruning import keep
@@ -122,16 +123,24 @@ def calibration(options: Mapping[str, Any], model: nn.Module, processor: Any) ->
     """
     rows = session.rows_for(options)
     features, collate = session.examples_for(rows, options, processor)
-    features = fitting(features, model)
+    drawn = fitting(_drawn(features, options), model)
     samples, size = options["samples"], options["batch_size"]
+    return [collate([drawn[i] for i in range(at, min(at + size, samples))]) for at in range(0, samples, size)]
+
+
+def _drawn(features: Sequence[Any], options: Mapping[str, Any]) -> Sequence[Any]:
+    """Returns the examples that the seed draws; a task that knows how draws without making all of them."""
+    samples, seed = options["samples"], options["seed"]
+    if hasattr(features, "draw"):
+        return features.draw(samples, seed)
     if len(features) < samples:
         raise Problem(
             f"{samples} calibration samples are asked for, and {options['data']} has {len(features)} examples",
             where="prune.samples",
             hint=f"in the split {options['split']!r}; ask for fewer",
         )
-    drawn = random.Random(options["seed"]).sample(range(len(features)), samples)
-    return [collate([features[i] for i in drawn[at : at + size]]) for at in range(0, samples, size)]
+    places = random.Random(seed).sample(range(len(features)), samples)
+    return Rows(range(samples), lambda at: features[places[at]])
 
 
 def _revived(source: Any, model: nn.Module) -> dict[str, float]:

@@ -134,6 +134,19 @@ def test_a_parent_whose_zeros_are_lost_is_refused(tmp_path, parents):
     assert verified(Source("folder", "t5", "", parents["t5"])).config.model_type == "t5"  # no mask, nothing to verify
 
 
+def test_crops_are_drawn_and_fit_the_model(tmp_path, parents):
+    crops = {"data": "prose", "task": "language_modelling:cut=crops,length=64", "rows": 200}
+    given = job(tmp_path, parents["llama"], "llama", criterion="wanda", sparsity=0.5, samples=5, **crops)
+    model, processor = models.load(parents["llama"]), models.load_processor(parents["llama"])
+    batches = prune.calibration(given.options, model, processor)
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(4, 64), (1, 64)]
+    again = prune.calibration(given.options, model, processor)
+    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batches, again, strict=True))
+    model.config.max_position_embeddings = 63
+    with pytest.raises(Problem, match="the input_ids have 64 tokens; the model's decoder reads up to 63"):
+        prune.calibration(given.options, model, processor)
+
+
 def test_too_few_examples_is_a_problem(tmp_path, parents):
     given = job(tmp_path, parents["llama"], "llama", criterion="wanda", sparsity=0.5, samples=61)
     with pytest.raises(Problem, match=r"61 calibration samples are asked for, and .*arithmetic.* has 60 examples"):

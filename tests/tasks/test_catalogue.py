@@ -34,6 +34,8 @@ def mirror(tmp_path, monkeypatch):
             lines += [f"- config_name: {config}", "  data_files:"]
             for split in splits:
                 lines += [f"  - split: {split}", f"    path: {config}/{split}.parquet"]
+                (folder / config).mkdir(exist_ok=True)
+                (folder / config / f"{split}.parquet").touch()
         (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
         return folder
 

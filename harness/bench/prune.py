@@ -1,0 +1,294 @@
+"""How long pruning takes and how much memory it needs, beside other programs that do the same (`harness bench prune`).
+
+Every contender is a command. Rounds are interleaved, each begins with another contender, and nothing else of ours runs
+beside a command; times are wall times of whole processes, from starting Python to the written folder. What is reported
+is the median and the smallest and largest of all rounds; ratios are to the first command that is not ours.
+
+`scaling` runs ours alone on the model's first third, two thirds and all of its blocks, and on a quarter, half and all
+of the samples, and lays a line through each three.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import rooms
+from harness.bench import measure, truncate
+from harness.problems import Problem, unknown
+from harness.tracking.environment import environment
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contender is to do.
+
+    Attributes:
+        model: The model's folder.
+        calibration: A JSON Lines file.
+        sparsity: Fraction of zeros.
+        samples: How many of its rows calibrate.
+    """
+
+    model: Path
+    calibration: Path
+    sparsity: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A command, a template over the task; `method` is the only method it does, None for one that does any."""
+
+    name: str
+    command: tuple[str, ...]
+    method: str | None = None
+
+    def words(self, task: Task, method: str, out: Path) -> list[str]:
+        """Returns the command for one run."""
+        values = {**asdict(task), "method": method, "out": out}
+        return [re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), word) for word in self.command]
+
+
+def peer(text: str, methods: Sequence[str]) -> Contender:
+    """Reads `NAME=COMMAND` or, for one that does a single method, `METHOD/NAME=COMMAND`.
+
+    Raises:
+        Problem: It is not of that form, or names a method or a placeholder that there is not.
+    """
+    name, equals, command = text.partition("=")
+    method, slash, short = name.strip().rpartition("/")
+    if not equals or not command.strip() or not short:
+        raise Problem(f"cannot read {text!r}", hint="write NAME=COMMAND or METHOD/NAME=COMMAND")
+    if slash and method not in methods:
+        raise unknown("method of this benchmark", method, methods)
+    known = ("model", "calibration", "sparsity", "samples", "method", "out")
+    for found in re.findall(r"\{(\w+)\}", command):
+        if found not in known:
+            raise unknown("placeholder", found, known, where=f"--against {short}")
+    return Contender(short, tuple(shlex.split(command)), method or None)
+
+
+def ours(method: str, pattern: str | None = None) -> Contender:
+    """Returns our own command for a method; a solver where there are both of its name.
+
+    Raises:
+        Problem: There is no such method.
+    """
+    kinds = [kind for kind in ("solver", "criterion") if method in rooms.ROOMS[kind].names()]
+    if not kinds:
+        names = [name for kind in ("solver", "criterion") for name in rooms.ROOMS[kind].names()]
+        raise unknown("criterion or solver", method, set(names))
+    words = [sys.executable, "-m", "harness.cli", "prune", "{model}", "--out", "{out}", f"--{kinds[0]}", method]
+    words += ["--calibration", "{calibration}", "--samples", "{samples}", "--sparsity", "{sparsity}"]
+    return Contender(OURS, (*words, *(["--pattern", pattern] if pattern else [])), method)
+
+
+Tell = Callable[[str, measure.Run], None]
+
+
+def race(task: Task, methods: dict[str, list[Contender]], repeats: int, tell: Tell) -> list[dict[str, Any]]:
+    """Runs all contenders of all methods `repeats` times, interleaved, and returns one row each.
+
+    Args:
+        task: What they do.
+        methods: The contenders of each method, ours first.
+        repeats: Rounds.
+        tell: Called after every run with what ran.
+    """
+    lanes = [(method, contender) for method, contenders in methods.items() for contender in contenders]
+    runs: dict[int, list[measure.Run]] = {lane: [] for lane in range(len(lanes))}
+    for turn in range(repeats):
+        for step in range(len(lanes)):
+            lane = (turn + step) % len(lanes)
+            method, contender = lanes[lane]
+            runs[lane].append(_once(contender, task, method))
+            tell(f"{method} {contender.name}", runs[lane][-1])
+    return [
+        {"method": method, "name": contender.name, "command": _shown(contender), **_account(runs[lane])}
+        for lane, (method, contender) in enumerate(lanes)
+    ]
+
+
+def scaling(task: Task, methods: Sequence[Contender], repeats: int, tell: Tell) -> list[dict[str, Any]]:
+    """Runs our command at three depths and at three numbers of samples; returns a row for each method and either."""
+    full = truncate.depth(task.model)
+    depths = sorted({max(1, full * part // 3) for part in (1, 2, 3)})
+    counts = sorted({max(1, task.samples * part // 4) for part in (1, 2, 4)})
+    if len(depths) < 3 or len(counts) < 3:
+        raise Problem("growth needs at least 3 blocks and 4 samples", hint=f"here are {full} and {task.samples}")
+    with tempfile.TemporaryDirectory() as folder:
+        small = {each: truncate.truncate(task.model, each, Path(folder) / str(each)) for each in depths[:-1]}
+        small[full] = task.model
+        sized = {each: Task(small[each], task.calibration, task.sparsity, task.samples) for each in depths}
+        drawn = {each: Task(task.model, task.calibration, task.sparsity, each) for each in counts}
+        return [
+            _growth(contender, axis, tasks, repeats, tell)
+            for contender in methods
+            for axis, tasks in (("blocks", sized), ("samples", drawn))
+        ]
+
+
+def _growth(contender: Contender, axis: str, tasks: dict[int, Task], repeats: int, tell: Tell) -> dict[str, Any]:
+    runs: dict[int, list[measure.Run]] = {size: [] for size in tasks}
+    for _ in range(repeats):
+        for size, task in tasks.items():
+            runs[size].append(_once(contender, task, contender.method))
+            tell(f"{contender.method} {size} {axis}", runs[size][-1])
+    points = {size: _account(each) for size, each in runs.items()}
+    medians = [(size, point["seconds"]["median"]) for size, point in points.items()]
+    return {"method": contender.method, "axis": axis, "points": points, "line": measure.line(medians)}
+
+
+def _once(contender: Contender, task: Task, method: str) -> measure.Run:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        words = contender.words(task, method, place / "out")
+        return measure.run(f"{method} {contender.name}", words, place / "log.txt")
+
+
+def _account(runs: Sequence[measure.Run]) -> dict[str, Any]:
+    return {
+        "seconds": measure.spread([run.seconds for run in runs]),
+        "cpu_seconds": measure.spread([run.cpu_seconds for run in runs]),
+        "peak_bytes": measure.spread([run.peak_bytes for run in runs]),
+        "runs": [asdict(run) for run in runs],
+    }
+
+
+def _shown(contender: Contender) -> str:
+    """Returns a command without where on this machine its files lie."""
+    return shlex.join(Path(word).name if Path(word).is_absolute() else word for word in contender.command)
+
+
+def record(
+    name: str, calibration: str, task: Task, rows: list[dict[str, Any]], grown: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Returns what is kept of a benchmark, ready for JSON.
+
+    Args:
+        name: The model's identity.
+        calibration: The calibration file's identity.
+        task: What was done.
+        rows: From `race`.
+        grown: From `scaling`.
+    """
+    return {
+        "benchmark": "prune",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": name,
+        "calibration": calibration,
+        "sparsity": task.sparsity,
+        "samples": task.samples,
+        "contenders": rows,
+        "scaling": grown,
+        "environment": environment(),
+    }
+
+
+def table(said: dict[str, Any]) -> str:
+    """Returns a record as Markdown."""
+    runs = len(said["contenders"][0]["runs"])
+    machine = said["environment"]
+    lines = [
+        f"Pruning {said['model'].partition('@')[0]} to {said['sparsity']:.0%}, {said['samples']} calibration samples.",
+        f"Whole processes, one at a time, {runs} rounds: median (smallest to largest). {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB.",
+        "",
+        "| method | program | seconds | ratio | peak GiB | ratio |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(said["contenders"])]
+    for growth in said["scaling"]:
+        line, points = growth["line"], growth["points"]
+        each = ", ".join(f"{size}: {point['seconds']['median']:.1f} s" for size, point in points.items())
+        lines += [
+            "",
+            f"{growth['method']} over {growth['axis']}: {each}. "
+            f"Line: {line['intercept']:.1f} s + {line['slope']:.3g} s each, R² {line['r2']:.4f}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
+    for row in rows:
+        first = next((r for r in rows if r["method"] == row["method"] and r["name"] != OURS), None)
+        cells = [row["method"], row["name"]]
+        for key, unit in (("seconds", 1), ("peak_bytes", 2**30)):
+            value = row[key]
+            cells.append(f"{value['median'] / unit:.2f} ({value['min'] / unit:.2f} to {value['max'] / unit:.2f})")
+            cells.append(f"{value['median'] / first[key]['median']:.2f}" if first else "")
+        yield cells
+
+
+def write(said: dict[str, Any], path: Path) -> list[Path]:
+    """Writes a record and, beside it, its table in Markdown; returns both."""
+    from harness.runs import files
+
+    shown = path.with_suffix(".md")
+    files.replace(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
+    files.replace(shown, table(said))
+    return [path, shown]
+
+
+def command(
+    model: str,
+    calibration: Path,
+    methods: Sequence[str],
+    sparsity: float,
+    *,
+    samples: int | None,
+    pattern: str | None,
+    repeats: int,
+    against: Sequence[str],
+    grow: bool,
+    out: Path,
+) -> None:
+    """Benchmarks pruning: runs, tells of each run, writes the record and prints the table.
+
+    Raises:
+        Problem: Something is wrong, before anything runs; or a command failed.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from harness.data import jsonl
+    from harness.runs.origins import Origins
+    from harness.sources import snapshot
+
+    contenders = {method: [ours(method, pattern)] for method in methods}
+    for each in (peer(text, methods) for text in against):
+        for method in [each.method] if each.method else methods:
+            contenders[method].append(each)
+    origins = Origins()
+    source = origins.model(model)
+    if origins.missing:
+        raise next(iter(origins.missing.values()))
+    folder = snapshot(source)
+    if folder is None:
+        raise Problem(f"the files of {model} are not here", hint=f"`hf download {model}` fetches them")
+    have = len(jsonl.rows("train", path=str(calibration)))
+    task = Task(folder, calibration.absolute(), sparsity, samples or have)
+    console = Console(highlight=False)
+
+    def tell(what: str, run: measure.Run) -> None:
+        console.print(
+            f"{what:<32}{run.seconds:8.1f} s{run.peak_bytes / 2**30:8.2f} GiB  load {run.load:.1f}", style="dim"
+        )
+
+    rows = race(task, contenders, repeats, tell)
+    grown = scaling(task, [each[0] for each in contenders.values()], repeats, tell) if grow else []
+    said = record(source.identity, jsonl.source(path=str(calibration)).identity, task, rows, grown)
+    paths = write(said, out)
+    console.print(Markdown(table(said)))
+    console.print(*paths, sep="\n", markup=False)
