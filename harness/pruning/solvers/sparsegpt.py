@@ -15,10 +15,12 @@ Different from the released code, and why:
   of updating all columns to the right after every column. The sums are the same, memory is read far less often.
 - The damping is relative to the mean diagonal of the live inputs. Theirs takes a dead input's diagonal as 1, whatever
   the scale of the others, into that mean.
+- The weights of a dead input, which never made a difference in the calibration, are the first to go; theirs sets all of
+  them to zero, also beyond the sparsity asked for.
 - A factorisation that fails is tried again with ten times the damping, up to three times; the damping used is reported.
 
-`as_released` takes their damping and their three factorisations, and then gives their masks; their count is the
-pattern's own `as_released`.
+`as_released` takes their damping, their dead inputs and their three factorisations, and then gives their masks; their
+count is the pattern's own `as_released`.
 
 With `bits` the weights that stay are quantised in the same sweep (section 3.5 there): a column's values are rounded to
 a grid spread over the dense weights (`_grid`) when its turn comes, and the columns to the right make up for that too.
@@ -83,15 +85,21 @@ def solve(
     factor, dead, damping = inverse_factor(gram, damping, as_released)
     grid = spread(weight, bits, symmetric, scale) if bits else None
     work = weight.T.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    work[dead] = 0
+    diagonal = factor.diagonal()[:, None]
+    if as_released:
+        work[dead] = 0
+    else:
+        diagonal = diagonal.masked_fill(dead[:, None], torch.inf)  # they cost nothing, and so go first
     keep = torch.empty(columns, rows, dtype=torch.bool, device=weight.device)
     errors = torch.empty(slab, rows, device=weight.device)
     for start in range(0, columns, slab):
         stop = min(start + slab, columns)
-        inner = factor[start:stop, start:stop]
-        _solve_slab(work[start:stop], keep[start:stop], errors, inner, lambda s: choose(s.T, sparsity).T, period, grid)
+        here = slice(start, stop)
+        inner = factor[here, here], diagonal[here]
+        _solve_slab(work[here], keep[here], errors, *inner, lambda s: choose(s.T, sparsity).T, period, grid)
         work[stop:].addmm_(factor[start:stop, stop:].T, errors[: stop - start], alpha=-1)
-    facts = {"damping": damping} | ({"bits": bits} if bits else {})
+    facts = {"damping": damping} | ({"dead_inputs": int(dead.sum())} if dead.any() else {})
+    facts |= {"bits": bits} if bits else {}
     return Solved(work.T.to(weight.dtype).contiguous(), keep.T.contiguous(), slab, facts)
 
 
@@ -100,12 +108,13 @@ def _solve_slab(
     keep: Tensor,
     errors: Tensor,
     factor: Tensor,
+    diagonal: Tensor,
     choose: Callable,
     period: int | None,
     grid: Grid | None,
 ):
     """Prunes one slab in place; work, keep, errors are [columns, rows], so that a column lies together in memory."""
-    columns, diagonal = work.shape[0], factor.diagonal()[:, None]
+    columns = work.shape[0]
     share = torch.empty_like(work)  # of a weight in its column's error: 1 / U_ii where it is pruned, 0 where it stays
     if not period:
         keep.copy_(choose((work / diagonal).square()))

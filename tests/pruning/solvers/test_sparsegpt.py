@@ -82,6 +82,19 @@ def test_scale_of_the_gram_matrix_does_not_matter(correlated):
     torch.testing.assert_close(one.weight, other.weight)
 
 
+def test_dead_inputs_go_first_and_no_further_than_asked(correlated):
+    weight, x = correlated(12, 32)
+    x[:, ::4] = 0
+    gram, choose = x.T @ x / len(x), partial(unstructured.choose, group="row")
+    for sparsity, zeros in ((0.0, 0), (0.125, 4), (0.25, 8)):
+        solved = sparsegpt.solve(weight, gram, choose, sparsity)
+        assert int((solved.weight == 0).sum()) == int((~solved.keep).sum()) == 12 * zeros
+        assert (~solved.keep[:, ::4]).sum() == 12 * zeros and solved.facts["dead_inputs"] == 8
+        assert torch.equal(solved.weight[:, 1::4], weight[:, 1::4])
+    released = sparsegpt.solve(weight, gram, choose, 0.0, as_released=True)
+    assert (released.weight[:, ::4] == 0).all()
+
+
 def test_a_dead_input_loses_its_weights_and_disturbs_no_other(correlated):
     weight, x = correlated(6, 12)
     x[:, 5] = 0
