@@ -217,6 +217,7 @@ def prune(
     seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
     search_data: Annotated[str | None, typer.Option(help="What a searching allocation is judged on.")] = None,
+    search_task: Annotated[str | None, typer.Option(help="How that becomes examples; by default by --task.")] = None,
     search_split: Annotated[str | None, typer.Option(help="The split of it; validation.")] = None,
     search_limit: Annotated[int | None, typer.Option(help="Only the first so many of its examples.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, in DIR too; float32.")] = None,
@@ -228,8 +229,8 @@ def prune(
     given = {
         "criterion": criterion, "solver": solver, "pattern": pattern, "sparsity": sparsity, "allocation": allocation,
         "refiner": refiner, "ramp": ramp, "skip": skip, "split": split, "rows": rows, "samples": samples, "seed": seed,
-        "batch_size": batch_size, "search_data": search_data, "search_split": search_split,
-        "search_limit": search_limit, "dtype": dtype,
+        "batch_size": batch_size, "search_data": search_data, "search_task": search_task,
+        "search_split": search_split, "search_limit": search_limit, "dtype": dtype,
     }  # fmt: skip
     if device:
         os.environ["HARNESS_DEVICE"] = device

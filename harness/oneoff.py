@@ -25,7 +25,7 @@ from harness import rooms
 from harness.data._rows import head
 from harness.problems import Problem
 from harness.runs import disk, files
-from harness.runs.decides import looks_at_data, split
+from harness.runs.decides import calibrates, is_judged, split
 from harness.runs.job import Job, Progress
 from harness.runs.origins import Origins
 from harness.sources import Source, snapshot
@@ -50,7 +50,8 @@ def section(
 
     Args:
         given: Its settings by name; None and empty ones are left to their defaults.
-        calibration: A data choice, or a JSON Lines file; None for a method that looks at no data.
+        calibration: A data choice, or a JSON Lines file; None for a method that needs none, though `search_data` may
+            judge it.
         task: How rows become examples; by default the task that reads data of this kind.
         length: Tokens of an example, for a task with that option; for text 2048 by default.
 
@@ -58,10 +59,11 @@ def section(
         Problem: A setting is wrong, as in an experiment; or the method looks at data, and none is given.
     """
     raw = {key: value for key, value in given.items() if value not in (None, [], ())}
-    if calibration is None:
+    read = calibration or raw.get("search_data")
+    if read is None:
         raw |= NO_DATA
     else:
-        raw["data"] = _data(calibration)
+        raw["data"] = _data(read)
         raw["task"] = _task(raw["data"], task, length)
     try:
         options = Prune.model_validate(raw).model_dump(mode="json")
@@ -70,9 +72,11 @@ def section(
         also = "; ".join(problem.what for problem in more)
         hint = "\n  ".join(filter(None, (first.hint, also and f"and: {also}")))
         raise Problem(first.what, nearest=first.nearest, hint=hint or None) from error
-    if calibration is None and looks_at_data(options):
+    if calibration is None and calibrates(options):
         hint = "--calibration FILE.jsonl, with text or input_ids on each line, or a data set: --calibration c4"
         raise Problem("this method looks at calibration data, and none is given", hint=hint)
+    if read is None and is_judged(options):
+        raise Problem("this allocation is judged on held-out data, and none is given", hint="--search-data wikitext2")
     return options
 
 
@@ -133,12 +137,13 @@ def sources(model: str, options: Mapping[str, Any]) -> Source:
     """
     if model.startswith("tiny/"):
         raise Problem(f"{model} is made by an experiment", hint="give a model folder, or a model by its hub name")
-    origins, looks = Origins(), looks_at_data(options)
+    origins, looks, judged = Origins(), calibrates(options), is_judged(options)
     source = origins.model(model)
     if looks:
         origins.data(options)
+    if looks or judged:
         origins.fits({"model": model, "prepare": None, "prune": options, "tune": None, "evaluate": {}})
-    if "search_data" in split("prune", options)[0]:
+    if judged:
         origins.search(options)
     if origins.missing:
         raise next(iter(origins.missing.values()))

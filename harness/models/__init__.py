@@ -17,6 +17,7 @@ A family whose processor has a file that transformers does not write names it in
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -164,6 +165,28 @@ def scored(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> int:
     """Returns how many labels of a batch the model's own loss is the mean over."""
     labels = batch["labels"][:, 1:] if causal(model) else batch["labels"]
     return int((labels != IGNORED).sum())
+
+
+def loss(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Returns the model's own loss on a batch, the mean over its scored labels; no key or value is cached.
+
+    Args:
+        model: A model of a known family, not wrapped.
+        batch: Keyword arguments of the model, with labels, on its device and in its dtype.
+
+    Raises:
+        Problem: The model gives no loss, as a distilled DeiT.
+    """
+    takes = inspect.signature(model.forward).parameters
+    found = getattr(model(**batch, **({"use_cache": False} if "use_cache" in takes else {})), "loss", None)
+    if found is None:
+        raise no_loss(model)
+    return found
+
+
+def no_loss(model: nn.Module) -> Problem:
+    """Returns the problem that a model gives no loss for its labels."""
+    return Problem(f"{type(model).__name__} gives no loss for its labels", hint="take a method that needs none")
 
 
 def attended(batch: dict[str, torch.Tensor]) -> torch.Tensor:

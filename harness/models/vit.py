@@ -2,8 +2,8 @@
 
 Prunable: q_proj, k_proj, v_proj, o_proj of the attention, fc1 and fc2 of every block; the patch embedding, which is a
 convolution, and the classifier stay dense. There is no padding: every patch and every special token counts ([CLS], and
-a distilled DeiT's second one). A distilled DeiT has two heads and, in transformers, no loss: it can be pruned and
-judged, not tuned.
+a distilled DeiT's second one). A distilled DeiT has two heads and, in transformers, no loss: it can be pruned by what
+needs no gradient and no judged trial, and evaluated, not tuned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Gradients of the dense model's loss with respect to its prunable weights, over the calibration batches.
+"""Gradients of a model's loss with respect to its prunable weights, over the calibration batches.
 
 What criteria ask for by the names of their arguments:
 
@@ -6,8 +6,10 @@ What criteria ask for by the names of their arguments:
 - `gradient_norm`: each weight's root mean square over the sequences of the gradient of the sequence's own mean loss,
   [out, in]: GBLM's (arXiv:2311.04902), which sums where this averages.
 
-Sums are float32 whatever the model's dtype, and each layer's gradient is counted in and freed as soon as the backward
-pass has it, so that the model is never held a third time.
+What is propagated is the sum of the labels' losses, divided by their number in float32 afterwards: a logit's gradient
+of a mean over a thousand labels and a large vocabulary is too small for float16, and becomes 0 without a word. Sums are
+float32 whatever the model's dtype, and each layer's gradient is counted in and freed as soon as the backward pass has
+it, so that the model is never held a third time.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ def gradients(
         [out, in] by layer, float32, on the weights' device.
 
     Raises:
-        Problem: There is no label to score, the loss does not depend on a layer, or a gradient is not finite; the layer
-            is named.
+        Problem: There is no label to score, the model gives no loss, the loss does not depend on a layer, or a gradient
+            is not finite; the layer is named.
     """
     if need not in GRADIENTS:
         raise ValueError(f"{need!r} is none of {GRADIENTS}")
@@ -54,11 +56,11 @@ def gradients(
     linears = [linear for block in blocks for linear in block.linears]
     sums = {linear.name: torch.zeros_like(linear.module.weight, dtype=torch.float32) for linear in linears}
     reached: set[str] = set()
-    squared, share, total = need == "gradient_norm", 0, 0
+    squared, scored, total = need == "gradient_norm", 0, 0
 
     def count_in(linear: Linear) -> None:
         gradient = linear.module.weight.grad.float()
-        sums[linear.name].add_(gradient.square() if squared else gradient, alpha=share)
+        sums[linear.name].add_((gradient / scored).square_() if squared else gradient)
         linear.module.weight.grad = None
         reached.add(linear.name)
 
@@ -70,9 +72,8 @@ def gradients(
             for part in _sequences(batch) if squared else (batch,):
                 labelled, scored = _labelled(model, part)
                 if scored:
-                    share = 1 if squared else scored
-                    total += share
-                    model(**labelled, use_cache=False).loss.backward()
+                    total += 1 if squared else scored
+                    (models.loss(model, labelled).float() * scored).backward()
     if not total:
         raise Problem("there is no label to take a gradient of", hint="give a calibration set with labels")
     for linear in linears:

@@ -41,7 +41,8 @@ class Recipe:
 
     Attributes:
         needs: The input statistics it asks for.
-        gradients: The gradients of the dense model that it asks for, names of `GRADIENTS`.
+        scoring: Those among them that `score` asks for; none for a solver.
+        gradients: The gradients, before any layer is pruned, that it asks for, names of `GRADIENTS`.
         choose: The pattern, (scores, sparsity) -> keep.
         fit: (rates by layer, layers, overall sparsity) -> the nearest rates that the pattern can express.
         score: (weight, given) -> scores; None for a solver.
@@ -49,6 +50,7 @@ class Recipe:
     """
 
     needs: tuple[str, ...]
+    scoring: tuple[str, ...]
     gradients: tuple[str, ...]
     choose: Callable[[Tensor, float], Tensor]
     fit: Callable[[Mapping[str, float], Mapping[str, Layer], float], dict[str, float]]
@@ -95,6 +97,7 @@ def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str 
     every = {name for names in asked.values() for name in names}
     return Recipe(
         needs=tuple(name for name in STATISTICS if name in every),
+        scoring=tuple(name for name in STATISTICS if kind == "criterion" and name in asked[kind]),
         gradients=tuple(name for name in GRADIENTS if name in every),
         choose=choose,
         fit=fit,
@@ -138,9 +141,19 @@ def _as_asked(rates: Mapping[str, float], layers: Mapping[str, Layer], sparsity:
     return dict(rates)
 
 
+def clock(device: torch.device) -> float:
+    """Returns the time in seconds at which a device has done all that it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
 @torch.no_grad()
 def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tuple[Tensor, dict]:
-    """Prunes one layer in place and checks that exactly the sparsity asked for was reached.
+    """Prunes one layer in place and checks that its mask has the pattern and exactly the sparsity asked for.
+
+    `unstructured:as_released` counts by the scores in a group of a whole matrix or slab, and prunes all that tie with
+    the last; of n weights the check is then that more than int(n * sparsity) are pruned, not how many more.
 
     Args:
         linear: The layer.
@@ -154,7 +167,8 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
     Raises:
         Problem: Something is wrong with this layer, which is named.
     """
-    begin, weight = time.perf_counter(), linear.module.weight
+    weight = linear.module.weight
+    begin = clock(weight.device)
     try:
         solved = recipe.solve(weight.detach(), given, sparsity)
         _check(solved, weight, sparsity, recipe)
@@ -163,7 +177,7 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
     weight.copy_(solved.weight)
     zeros, size = int((~solved.keep).sum()), solved.keep.numel()
     row = {"asked": sparsity, "reached": zeros / size, "zeros": zeros, "size": size}
-    return solved.keep, {**row, "seconds": round(time.perf_counter() - begin, 4), **solved.facts}
+    return solved.keep, {**row, "seconds": round(clock(weight.device) - begin, 4), **solved.facts}
 
 
 def _check(solved: Solved, weight: Tensor, sparsity: float, recipe: Recipe) -> None:

@@ -1,7 +1,8 @@
-"""A survey of the dense model: what an allocation is told before the first layer is pruned.
+"""A survey of the model as a turn of the ramp finds it: what an allocation is told before a layer is pruned.
 
 It is one walk that prunes nothing. `NEEDS` names what there is, as the positional arguments of `allocate` do; see
-`pruning.allocation`.
+`pruning.allocation`. What the criterion needs for its scores waits on the CPU, so that only one block's statistics are
+on the device: the Gram matrices of a whole model can outweigh it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
+from harness.models import Linear
 from harness.problems import Problem
-from harness.pruning.recipe import Given
-from harness.pruning.walk import KERNEL, walk
+from harness.pruning.walk import KERNEL, Inputs, walk
 from harness.pruning.whole import Setup
 
 NEEDS = ("weights", "norms", "scores", "kernels", "judge")
@@ -25,7 +26,7 @@ def survey(needs: Sequence[str], setup: Setup, judge: Judge) -> dict[str, Any]:
 
     Args:
         needs: The names of its arguments after `layers` and `sparsity`.
-        setup: The model, not yet pruned, and how it will be; its recipe has the criterion behind `scores`.
+        setup: The model as it is, and how it will be pruned; its recipe has the criterion behind `scores`.
         judge: The trial of rates by layer.
 
     Raises:
@@ -37,37 +38,50 @@ def survey(needs: Sequence[str], setup: Setup, judge: Judge) -> dict[str, Any]:
         )
     if "scores" in needs and setup.recipe.score is None:
         raise Problem("this allocation compares scores, and a solver has none", hint="prune by a criterion")
-    statistics = {"norms": ["norm"], "kernels": [KERNEL], "scores": setup.recipe.needs}
+    statistics = {"norms": ("norm",), "kernels": (KERNEL,), "scores": setup.recipe.scoring}
     wanted = dict.fromkeys(statistic for need in needs for statistic in statistics.get(need, ()))
-    seen: dict[str, dict[str, Tensor]] = {}
-    for _, inputs in walk(setup.model, setup.batches, list(wanted), setup.blocks):
-        seen.update(inputs)
+    norms: dict[str, Tensor] = {}
+    kernels: dict[int, Tensor] = {}
+    waiting: Inputs = {}
+    for index, (block, inputs) in enumerate(walk(setup.model, setup.batches, list(wanted), setup.blocks)):
+        if "kernels" in needs:
+            kernels[index] = inputs[block.name][KERNEL]
+        if "norms" in needs:
+            norms.update({linear.name: inputs[linear.name]["norm"] for linear in block.linears})
+        if "scores" in needs:
+            waiting.update(_on_cpu(inputs, block.linears, setup.recipe.scoring))
     linears = {linear.name: linear for block in setup.blocks for linear in block.linears}
-    weights = {name: linear.module.weight.detach() for name, linear in linears.items()}
-    given = {name: setup.given(linear, seen) for name, linear in linears.items()}
     offers = {
-        "weights": lambda: weights,
-        "norms": lambda: {name: seen[name]["norm"] for name in linears},
-        "scores": lambda: _Scores(weights, given, setup.recipe.score),
-        "kernels": lambda: {index: seen[block.name][KERNEL] for index, block in enumerate(setup.blocks)},
-        "judge": lambda: judge,
+        "weights": {name: linear.module.weight.detach() for name, linear in linears.items()},
+        "norms": norms,
+        "scores": _Scores(setup, linears, waiting),
+        "kernels": kernels,
+        "judge": judge,
     }
-    return {need: offers[need]() for need in needs}
+    return {need: offers[need] for need in needs}
+
+
+def _on_cpu(inputs: Inputs, linears: Sequence[Linear], needs: Sequence[str]) -> Inputs:
+    """Returns what the scores of these linears need, on the CPU; a statistic that several share is moved once."""
+    shared = {id(inputs[linear.name][need]): inputs[linear.name][need] for linear in linears for need in needs}
+    moved = {key: value.cpu() for key, value in shared.items()}
+    return {linear.name: {need: moved[id(inputs[linear.name][need])] for need in needs} for linear in linears}
 
 
 class _Scores(Mapping[str, Tensor]):
     """Scores by layer, computed when looked up: those of a whole model would be another model of 32-bit numbers."""
 
-    def __init__(
-        self, weights: Mapping[str, Tensor], given: Mapping[str, Given], score: Callable[[Tensor, Given], Tensor]
-    ) -> None:
-        self._weights, self._given, self._score = weights, given, score
+    def __init__(self, setup: Setup, linears: Mapping[str, Linear], waiting: Inputs) -> None:
+        self._setup, self._linears, self._waiting = setup, linears, waiting
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._score(self._weights[name], self._given[name])
+        linear = self._linears[name]
+        weight = linear.module.weight.detach()
+        inputs = {need: value.to(weight.device) for need, value in self._waiting[name].items()}
+        return self._setup.recipe.score(weight, self._setup.given(linear, {name: inputs}))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._weights)
+        return iter(self._linears)
 
     def __len__(self) -> int:
-        return len(self._weights)
+        return len(self._linears)

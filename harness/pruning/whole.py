@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,7 +18,7 @@ from harness.memory import peak, reset_peak
 from harness.models import Block, Linear
 from harness.problems import Problem, nearest
 from harness.pruning.allocation import Layer
-from harness.pruning.recipe import Recipe, prune
+from harness.pruning.recipe import Recipe, clock, prune
 from harness.pruning.walk import walk
 
 
@@ -32,7 +31,7 @@ class Setup:
         blocks: Its blocks, each with the linears that are pruned.
         batches: Calibration batches; not looked at by a recipe that needs no statistics.
         recipe: How a layer is pruned.
-        gradients: The dense model's gradients that the recipe needs, by their name and layer.
+        gradients: The gradients, before any layer is pruned, that the recipe needs, by their name and layer.
     """
 
     model: nn.Module
@@ -100,14 +99,14 @@ def without(blocks: Sequence[Block], skip: Sequence[str]) -> list[Block]:
 
 
 def prune_model(setup: Setup, rates: Mapping[str, float]) -> Iterator[Pruned]:
-    """Prunes a model in place, yielding after every block.
+    """Prunes a model in place, yielding after every block; what is done between two blocks is in no block's time.
 
     Args:
         setup: The model, and how it is pruned.
         rates: Fraction of zeros by layer.
     """
     model, recipe = setup.model, setup.recipe
-    begin = time.perf_counter()
+    begin = clock(model.device)
     reset_peak(model.device)
     with contextlib.closing(walk(model, setup.batches, recipe.needs, setup.blocks)) as steps:
         for block, inputs in steps:
@@ -115,15 +114,15 @@ def prune_model(setup: Setup, rates: Mapping[str, float]) -> Iterator[Pruned]:
             for linear in block.linears:
                 keep, row = prune(linear, setup.given(linear, inputs), rates[linear.name], recipe)
                 keeps[linear.name], rows[linear.name] = keep.cpu(), row
-            now = time.perf_counter()
-            yield Pruned(block.name, keeps, rows, round(now - begin, 4), peak(model.device))
-            begin = now
+            seconds = clock(model.device) - begin
+            yield Pruned(block.name, keeps, rows, round(seconds, 4), peak(model.device))
             reset_peak(model.device)
+            begin = clock(model.device)
 
 
 @torch.no_grad()
 def trial(setup: Setup, rates: Mapping[str, float], held_out: Sequence[Mapping[str, Tensor]]) -> float:
-    """Prunes at the rates, takes the mean loss on held-out batches, and puts the weights back.
+    """Prunes at the rates, takes the mean loss on held-out batches, and puts the weights back, which wait on the CPU.
 
     Args:
         setup: The model, not yet pruned.
@@ -134,7 +133,7 @@ def trial(setup: Setup, rates: Mapping[str, float], held_out: Sequence[Mapping[s
         The mean loss over the labels, whose exponential is the perplexity.
     """
     linears = [linear.module for block in setup.blocks for linear in block.linears]
-    before = [linear.weight.detach().clone() for linear in linears]
+    before = [linear.weight.detach().to("cpu", copy=True) for linear in linears]
     try:
         for _ in prune_model(setup, rates):
             pass
@@ -149,13 +148,13 @@ def mean_loss(model: nn.Module, batches: Sequence[Mapping[str, Tensor]]) -> floa
     """Returns the model's own loss, averaged over the scored labels of all batches.
 
     Raises:
-        Problem: There is no label, or it is not a number.
+        Problem: There is no label, the model gives no loss, or it is not a number.
     """
     total, labels = 0.0, 0
     for batch in batches:
         batch = models.placed(model, batch)
         count = models.scored(model, batch)
-        total, labels = total + float(model(**batch).loss) * count, labels + count
+        total, labels = total + float(models.loss(model, batch)) * count, labels + count
     if not labels or math.isnan(total):
         raise Problem(f"the loss on the held-out text is {total / max(labels, 1)}", where="prune.search_data")
     return total / labels

@@ -16,13 +16,14 @@ from harness import rooms
 
 HANDLING = ("checkpoint_every",)
 CALIBRATION = ("data", "task", "split", "rows", "samples", "batch_size", "seed")
-SEARCH = ("search_data", "search_split", "search_limit")
+SEARCH = ("search_data", "search_task", "search_split", "search_limit")
 """What is held out for an allocation that tries rates and judges them (`judge`)."""
 WITHOUT_DATA = {
     *("weight", "weights", "layers", "layer", "part", "sparsity", "choose", "period", "keep"),
     "scores",  # the criterion's, which is looked at itself
+    "judge",  # looks at what is held out for the search
 }
-"""What a pruning method can be given without looking at any data; the rest are statistics, gradients and losses."""
+"""What a pruning method can be given without calibration; the rest are statistics, gradients and losses."""
 
 
 def split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -34,19 +35,35 @@ def split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     """
     idle = _idle(options) if name == "prune" else HANDLING
     decides = {key: value for key, value in options.items() if key not in idle}
-    if "task" in decides:
-        decides["task"] = _for_verb(options["task"], "predict" if name == "evaluate" else "examples")
+    for task in ("task", "search_task"):
+        if decides.get(task):
+            decides[task] = _for_verb(options[task], "predict" if name == "evaluate" else "examples")
     return decides, {key: value for key, value in options.items() if key in idle}
 
 
-def looks_at_data(options: Mapping[str, Any]) -> bool:
-    """Says whether any method of a prune section is given statistics, gradients or losses."""
+def calibrates(options: Mapping[str, Any]) -> bool:
+    """Says whether any method of a prune section is given statistics, gradients or losses of calibration data."""
     return bool(_needs(options) - WITHOUT_DATA)
 
 
+def is_judged(options: Mapping[str, Any]) -> bool:
+    """Says whether the allocation of a prune section tries rates, each judged on held-out examples."""
+    return "judge" in _needs(options)
+
+
+def held_out(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns where a search's examples come from, by the names that calibration has for it; what is null is shared."""
+    data, task = options["search_data"] or options["data"], options.get("search_task") or options["task"]
+    return {"data": data, "task": task, "split": options["search_split"], "rows": None}
+
+
 def _idle(options: Mapping[str, Any]) -> tuple[str, ...]:
-    needs = _needs(options)
-    return (*(() if needs - WITHOUT_DATA else CALIBRATION), *(() if "judge" in needs else SEARCH))
+    if not is_judged(options):
+        return SEARCH if calibrates(options) else (*CALIBRATION, *SEARCH)
+    if calibrates(options):
+        return ()
+    shared = [own for own in ("data", "task") if not options.get(f"search_{own}")]
+    return tuple(name for name in CALIBRATION if name not in ("batch_size", *shared))
 
 
 def _needs(options: Mapping[str, Any]) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from harness import rooms
 from harness.problems import Problem
 from harness.runs import usable
+from harness.runs.decides import held_out
 from harness.sources import Source, model_source, snapshot
 from harness.spec.fits import config_at, wrong_model
 
@@ -50,8 +51,7 @@ class Origins:
 
     def search(self, section: Mapping[str, Any]) -> dict[str, Source] | None:
         """Returns the data that a searching allocation is judged on, its section's own by default; None if absent."""
-        held_out = {"data": section["search_data"] or section["data"], "split": section["search_split"]}
-        found = self.data({**section, **held_out})
+        found = self.data(held_out(section))
         return None if found is None else {"search": found["data"]}
 
     def packages(self, evaluation: Mapping[str, Any]) -> dict[str, Source]:

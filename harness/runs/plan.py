@@ -184,7 +184,7 @@ class _Planner:
 
     def _build(self, name: str, options: Mapping[str, Any], reads: Mapping[str, Model | None]) -> Stage | None:
         decides, handling = split(name, options)
-        data = self.origins.data(decides) if "data" in decides else {}
+        data = self.origins.data(decides) if "split" in decides else {}  # a search alone reads no split but its own
         search = self.origins.search(decides) if "search_split" in decides else {}
         if data is None or search is None or None in reads.values():
             return None

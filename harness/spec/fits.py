@@ -16,6 +16,8 @@ from harness.problems import Problem, nearest, unknown
 
 WIDTHS = ("hidden_size", "intermediate_size", "d_model", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim")
 """The keys of a `config.json` that hold how many inputs its linear layers have."""
+TASK_KEYS = ("task", "search_task")
+"""The keys of a section that hold a task."""
 TINY = {"hidden_size": 128}
 """What the configs of all tiny models have in common: the narrowest layer, of which every other is a multiple."""
 
@@ -70,8 +72,9 @@ def wrong_tiny(model: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Pr
     organisation, _, family = model.partition("/")
     if organisation != "tiny" or family not in rooms.ROOMS["model"].names():
         return
-    if wrong := wrong_family(family, section["task"].partition(":")[0]):
-        yield "task", wrong
+    for key in TASK_KEYS:
+        if section.get(key) and (wrong := wrong_family(family, section[key].partition(":")[0])):
+            yield key, wrong
     if "pattern" in section and (wrong := wrong_width(TINY, section["pattern"])):
         yield "pattern", wrong
 
@@ -89,7 +92,8 @@ def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any
     except Problem as problem:
         return [Problem(f"model {name!r}: {problem.what}", nearest=problem.nearest, hint=problem.hint)]
     sections = [settings[name] for name in ("prepare", "prune", "tune")] + [*settings["evaluate"].values()]
-    tasks = dict.fromkeys(section["task"].partition(":")[0] for section in sections if section)
+    named = (section.get(key) for section in sections if section for key in TASK_KEYS)
+    tasks = dict.fromkeys(task.partition(":")[0] for task in named if task)
     wrong = [wrong_family(family, task) for task in tasks]
     if settings["prune"]:
         wrong.append(wrong_width(config, settings["prune"]["pattern"]))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from harness import rooms
 from harness.problems import Problem, nearest
@@ -153,6 +154,7 @@ class Prune(BaseModel):
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="The weights' type from here on.")
     search_data: Data | None = Field(None, description="What a searching allocation is judged on; null: the data.")
+    search_task: Task | None = Field(None, description="How the search's rows become examples; null: the task.")
     search_split: str = Field(
         "validation", description="The split that a search is judged on; on test it tunes what is reported."
     )
@@ -192,10 +194,15 @@ class Prune(BaseModel):
         if (self.criterion is None) == (self.solver is None):
             raise fault(Problem("give exactly one of criterion and solver", hint="for example solver: sparsegpt"))
         agree(self.data, self.task, trains=True)
-        if self.search_data:
-            agree(self.search_data, self.task, trains=True)
+        self._search_agrees()
         self._fits_together()
         return self
+
+    def _search_agrees(self) -> None:
+        try:
+            agree(self.search_data or self.data, self.search_task or self.task, trains=True)
+        except PydanticCustomError as error:
+            raise fault(error.context["problem"], f"search_{error.context['key']}") from error
 
     def _fits_together(self) -> None:
         """Refuses methods that cannot go together, whatever the model."""

@@ -93,7 +93,7 @@ class Settings:
         """Returns the evaluations by name, resolved."""
         raw = {name: dict(self.entry.evaluate.get(name) or {}) for name in self.entry.evaluations}
         for layer in self.layers(labels):
-            for key, (value, _path) in layer.items():
+            for key, (value, _) in layer.items():
                 if _head(key) == "evaluate":
                     _, name, field = key.split(".", 2)
                     raw[name][field] = value

@@ -26,7 +26,7 @@ from harness.pruning.handing import handing
 from harness.pruning.recipe import recipe
 from harness.pruning.survey import survey
 from harness.pruning.whole import Setup, prune_model, trial, without
-from harness.runs.decides import CALIBRATION, looks_at_data
+from harness.runs.decides import CALIBRATION, SEARCH, calibrates, held_out, is_judged
 from harness.runs.job import Job, Progress
 from harness.stages._load import verified
 from harness.tasks._lengths import fitting
@@ -44,27 +44,28 @@ def run(job: Job) -> Iterator[Progress]:
     kind = "solver" if options["solver"] else "criterion"
     how = recipe(kind, options[kind], options["pattern"], options["refiner"])
     blocks = without(models.blocks(model), options["skip"])
-    batches = calibration(options, model, processor) if looks_at_data(options) else []
-    held_out = held_out_batches(options, model, processor) if "judge" in _needs(options) else []
+    batches = calibration(options, model, processor) if calibrates(options) else []
+    judged = held_out_batches(options, model, processor) if is_judged(options) else []
     targets = rooms.bind("ramp", options["ramp"])(options["sparsity"])
     keeps, rows, spent, trials = {}, {}, {}, []
     for turn, target in enumerate(targets):
         slopes = {name: gradients(model, batches, name, blocks) for name in how.gradients}
         setup = Setup(model, blocks, batches, how, slopes)
         at, end = turn * len(blocks), len(targets) * len(blocks)
-        rates = yield from _rates(options, setup, target, held_out, trials, Progress(at, end, unit="block"))
+        rates = yield from _rates(options, setup, target, judged, trials, Progress(at, end, unit="block"))
         for done, block in enumerate(prune_model(setup, rates), at + 1):
             keeps.update(block.keeps)
             rows.update(block.rows)
             spent[block.name] = block.account()
-            yield Progress(done, end, {"sparsity": keep.sparsity(keeps)}, "block")
+            yield Progress(done, end, {"sparsity": _reached(rows)}, "block")
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
     verified(job.folder)
     report = {
         "method": {name: options[name] for name in METHOD if options[name]},
         "calibration": {name: options[name] for name in CALIBRATION} if batches else None,
-        "overall": {"asked": options["sparsity"], "reached": keep.sparsity(keeps), **_revived(source, model)},
+        "search": {name: options[name] for name in SEARCH} if judged else None,
+        "overall": {"asked": options["sparsity"], "reached": _reached(rows), **_revived(source, model)},
         "trials": trials,
         "blocks": spent,
         "layers": rows,
@@ -72,34 +73,32 @@ def run(job: Job) -> Iterator[Progress]:
     (job.folder / FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
 
 
-def _needs(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns what the allocation is to be told besides the layers and the sparsity."""
-    return rooms.ROOMS["allocation"].method(rooms.parse(options["allocation"]).name).needs[2:]
-
-
-def _needs(options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns what the allocation is to be told besides the layers and the sparsity."""
-    return rooms.ROOMS["allocation"].method(rooms.parse(options["allocation"]).name).needs[2:]
+def _reached(rows: Mapping[str, Mapping[str, Any]]) -> float:
+    """Returns the fraction of zeros in the layers pruned so far."""
+    zeros, size = (sum(row[key] for row in rows.values()) for key in ("zeros", "size"))
+    return zeros / max(size, 1)
 
 
 def _rates(
     options: Mapping[str, Any],
     setup: Setup,
     target: float,
-    held_out: Sequence[Mapping[str, Tensor]],
+    judged: Sequence[Mapping[str, Tensor]],
     trials: list[dict[str, Any]],
     here: Progress,
 ) -> Generator[Progress, None, dict[str, float]]:
     """Returns the rate of each layer as the pattern can have it; reports, and writes into `trials`, every trial."""
+    needs = rooms.ROOMS["allocation"].method(rooms.parse(options["allocation"]).name).needs[2:]
 
     def allocate(hand: Callable[[Progress], None]) -> dict[str, float]:
         def judge(rates: Mapping[str, float]) -> float:
-            loss = trial(setup, setup.recipe.fit(rates, setup.layers, target), held_out)
-            trials.append({"sparsity": target, "loss": loss, "rates": dict(rates)})
+            fitted = setup.recipe.fit(rates, setup.layers, target)
+            loss = trial(setup, fitted, judged)
+            trials.append({"sparsity": target, "loss": loss, "rates": fitted})
             hand(replace(here, values={"trial": len(trials), "loss": loss}))
             return loss
 
-        told = survey(_needs(options), setup, judge)
+        told = survey(needs, setup, judge)
         return rooms.bind("allocation", options["allocation"])(setup.layers, target, **told)
 
     rates = yield from handing(allocate)
@@ -107,11 +106,25 @@ def _rates(
 
 
 def held_out_batches(options: Mapping[str, Any], model: nn.Module, processor: Any) -> list[dict[str, Tensor]]:
-    """Returns the batches that a search is judged on: the first `search_limit` examples of the search split."""
-    options = {**options, "data": options["search_data"] or options["data"], "split": options["search_split"]}
-    features, collate = session.examples_for(session.rows_for({**options, "rows": None}), options, processor)
+    """Returns the batches that a search is judged on: the first `search_limit` examples of the search split.
+
+    Raises:
+        Problem: There is no example, or one has more labels than the model reads.
+    """
+    read = held_out(options)
+    try:
+        features, collate = session.examples_for(session.rows_for(read), read, processor)
+    except Problem as problem:
+        where = problem.where or "prune.search_data"
+        raise Problem(problem.what, where=where, nearest=problem.nearest, hint=problem.hint) from problem
     features = fitting(features, model)
     most, size = min(options["search_limit"] or len(features), len(features)), options["batch_size"]
+    if not most:
+        raise Problem(
+            f"there is nothing to judge a search on: {read['task']} makes no example of {read['data']}",
+            where="prune.search_data",
+            hint=f"in the split {read['split']!r}; give other search_data, or a search_task that takes shorter texts",
+        )
     return [collate([features[i] for i in range(at, min(at + size, most))]) for at in range(0, most, size)]
 
 

@@ -1,7 +1,8 @@
-"""Examples that a model cannot read are refused by row; inside the model the error would name none, if there is one."""
+"""Examples that a model cannot read, or score, are refused by row; its own error would name none, if there is one."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,17 +14,18 @@ CONTEXTS = ("max_position_embeddings", "max_seq_len", "n_positions")
 
 
 def fitting(features: Sequence[Any], model: Any) -> Sequence[Any]:
-    """Returns features of which each is checked, when it is read, to have no more tokens than the decoder positions.
+    """Returns features of which each is checked, when it is read, to fit the model.
+
+    It has no more tokens than the decoder positions, and as many classes as the model tells apart: otherwise its label
+    would be the number of some other class, or of none.
 
     Args:
-        features: From a task's `examples`.
-        model: The model they are for; where its configuration names no number of positions, nothing is checked.
+        features: From a task's `examples`; `classes`, where one has it, is how many classes its label is of.
+        model: The model they are for; where its configuration names no number of positions, no length is checked.
     """
     whole = not model.config.is_encoder_decoder
     names = CONTEXTS if whole else ("max_target_positions",)
-    most = next((getattr(model.config, name) for name in names if hasattr(model.config, name)), None)
-    if most is None:
-        return features
+    most = next((getattr(model.config, name) for name in names if hasattr(model.config, name)), math.inf)
 
     def checked(index: int) -> Any:
         feature = features[index]
@@ -31,6 +33,9 @@ def fitting(features: Sequence[Any], model: Any) -> Sequence[Any]:
         if (length := len(feature.get(read, ()))) > most:
             said = f"the {read} have {length} tokens; the model's decoder reads up to {most}"
             raise Problem(said, where=f"row {index}", hint="leave the row out, or shorten it")
+        if (classes := feature.get("classes", model.config.num_labels)) != model.config.num_labels:
+            said = f"the model knows {model.config.num_labels} classes, and the data set has {classes}"
+            raise Problem(said, where=f"row {index}", hint="take a model of these classes")
         return feature
 
     return Rows(range(len(features)), checked)

@@ -3,7 +3,8 @@
     prediction = argmax over classes of the logits;   accuracy = share of right predictions (top-1)
 
 A picture is resized, cut and normalised as the model's own image processor says, nothing else: no augmentation, in
-training too. The numbers of the data set's classes are the model's; a model of another number of classes is refused.
+training too. The numbers of the data set's classes are the model's; a model of another number of classes is refused, in
+calibration and training by the number that every example carries (`_lengths.fitting`).
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ def examples(rows: Sequence[Mapping[str, Any]], processor: Any) -> Sequence[dict
     """Pixels and class of each picture, made on access.
 
     Args:
-        rows: Rows with `image` (uint8 [height, width, 3]) and `label` (the number of its class).
+        rows: Rows with `image` (uint8 [height, width, 3]), `label` (the number of its class) and `classes`.
         processor: The image processor.
 
     Returns:
-        `pixel_values` [channels, height, width] and `labels`, an int, each.
+        `pixel_values` [channels, height, width], `labels`, an int, and `classes`, how many there are, each.
     """
-    return Rows(rows, lambda row: {"pixel_values": _pixels(row, processor), "labels": row["label"]})
+
+    def example(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {"pixel_values": _pixels(row, processor), "labels": row["label"], "classes": len(row["classes"])}
+
+    return Rows(rows, example)
 
 
 def collate(features: Sequence[Mapping[str, Any]], processor: Any) -> dict[str, Tensor]:

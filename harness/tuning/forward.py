@@ -100,6 +100,8 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor], hidden: Mapping[str, 
     answer = sets.pop("answer")
     blocks = {name: tuple(heard[block] for block in stack.blocks) for name, stack in (hidden or {}).items()}
     norms = {name: heard[stack.norm] for name, stack in (hidden or {}).items()}
+    if getattr(out, "loss", None) is None:
+        raise models.no_loss(inner)
     return Forward(out.loss, out.logits, answer, sets, blocks, norms)
 
 

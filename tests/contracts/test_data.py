@@ -23,9 +23,7 @@ COLUMNS = {
     "image": {"image", "label", "classes"},
 }
 EVERY = ROOMS["data"].names()
-NAMES = tuple(
-    name for name in EVERY if all(o.default != REQUIRED for o in ROOMS["data"].method(name).options.values())
-)
+NAMES = tuple(name for name in EVERY if all(o.default != REQUIRED for o in ROOMS["data"].method(name).options.values()))
 """Those that can be read without an option; a file of one's own needs its path, and its own test asks the rest."""
 
 

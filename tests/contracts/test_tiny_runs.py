@@ -23,24 +23,31 @@ ROOT = Path(__file__).parents[2] / "experiments"
 SHORT = ("prepare.steps=2", "prepare.warmup=0", "tune.steps=1", "tune.warmup=0", "prune.samples=8")
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Holds the artifacts of all entries that a process runs: many begin with the same dense model, made once."""
+    return tmp_path_factory.mktemp("shared")
+
+
 def shortened(name):
     """The entry at scale tiny with a few steps and rows, and of each axis its last value."""
     whole = spec.read(name, "tiny", root=ROOT)
+    short = [each for each in SHORT if getattr(whole, each.partition(".")[0]) is not None]
     last = [f"{axis.name}={list(axis.points)[-1]}" for axis in axes_of(whole)[0]]
     limits = [f"evaluate.{evaluation}.limit=8" for evaluation in whole.evaluations]
-    return spec.read(name, "tiny", root=ROOT, set=(*SHORT, *last, *limits))
+    return spec.read(name, "tiny", root=ROOT, set=(*short, *last, *limits))
 
 
 @pytest.mark.parametrize("name", listing.names(ROOT))
-def test_an_entry_runs_from_the_registry_to_its_table(name, tmp_path):
+def test_an_entry_runs_from_the_registry_to_its_table(name, tmp_path, shared):
     entry = shortened(name)
-    store = Store(tmp_path / "artifacts")
+    store = Store(shared / "artifacts")
     with contextlib.closing(execute(plan(cells(entry), store), store)) as events:
         ended = [event for event in events if isinstance(event, CellDone | CellFailed)]
     assert [event.message for event in ended if isinstance(event, CellFailed)] == []
     assert len(ended) == len(cells(entry))
     for event in ended:
-        said = record.build(entry, event.cell, event.folders, tmp_path)
+        said = record.build(entry, event.cell, event.folders, shared)
         record.write(said, tmp_path / "records")
         asked, *reached = [
             said["sparsity"][key] for key in ("asked", "after_prune", "after_tune") if key in said["sparsity"]

@@ -15,6 +15,7 @@ from transformers import (
 
 from harness import models
 from harness.models import vit
+from harness.problems import Problem
 from harness.pruning.recipe import prune, recipe
 from harness.pruning.walk import walk
 
@@ -152,3 +153,18 @@ def test_the_loss_is_the_mean_over_pictures(tiny_models, batches):
     whole = model(**batches[0]).loss
     alone = [model(**{name: value[i : i + 1] for name, value in batches[0].items()}).loss for i in range(2)]
     torch.testing.assert_close(whole, sum(alone) / 2)
+
+
+def test_the_loss_is_the_models_own_and_asks_for_no_cache(tiny_models, batches):
+    model, asked = tiny_models.tiny("vit")[0], []
+    hook = model.register_forward_pre_hook(lambda _, args, given: asked.append(set(given)), with_kwargs=True)
+    found = models.loss(model, batches[0])
+    hook.remove()
+    assert asked == [{"pixel_values", "labels"}]
+    torch.testing.assert_close(found, model(**batches[0]).loss)
+
+
+def test_a_distilled_deit_has_no_loss_and_is_named(batches):
+    with pytest.raises(Problem, match="DeiTForImageClassificationWithTeacher gives no loss"):
+        models.loss(deit(DeiTForImageClassificationWithTeacher), batches[0])
+    assert models.loss(deit(), batches[0]).isfinite()

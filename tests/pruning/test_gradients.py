@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, LlamaConfig, LlamaForCausalLM
 
 from harness import models
 from harness.models import Block, Linear
@@ -190,3 +191,25 @@ def test_an_unknown_kind_is_refused(made):
     model, batches = made("llama")
     with pytest.raises(ValueError, match="'hessian' is none of"):
         gradients(model, batches, "hessian")
+
+
+@pytest.mark.parametrize(("dtype", "most"), [("float16", 0.005), ("bfloat16", 0.02)])
+@pytest.mark.parametrize("need", GRADIENTS)
+def test_small_gradients_do_not_vanish_in_half_precision(need, dtype, most):
+    """A mean over 1,022 labels of 32,000 words: its gradient by a logit is below float16's least number."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        model = LlamaForCausalLM(LlamaConfig(vocab_size=32_000, **sizes)).eval()
+        batch = {"input_ids": torch.randint(32_000, (2, 512))}
+    exact, half = gradients(model, [batch], need), gradients(model.to(getattr(torch, dtype)), [batch], need)
+    for name, value in exact.items():
+        assert float((half[name] - value).norm() / value.norm()) < most, name
+
+
+def test_a_model_without_a_loss_is_named(tiny_models):
+    _, processor = tiny_models.tiny("vit")
+    sizes = {"image_size": 32, "patch_size": 8, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    model = DeiTForImageClassificationWithTeacher(DeiTConfig(num_attention_heads=2, num_labels=3, **sizes))
+    with pytest.raises(Problem, match="DeiTForImageClassificationWithTeacher gives no loss"):
+        gradients(model, tiny_models.batches("vit", processor))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 
 from harness.models import Linear
 from harness.problems import Problem
-from harness.pruning.recipe import prune, recipe
+from harness.pruning.recipe import clock, prune, recipe
 from harness.pruning.solvers import Solved
 from harness.rooms import ROOMS
 
@@ -115,3 +116,35 @@ def test_an_unknown_statistic_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.setitem(ROOMS, "criterion", replace(ROOMS["criterion"], folder=str(tmp_path)))
     with pytest.raises(Problem, match="criterion 'odd' needs 'spectrum', which nothing provides"):
         recipe("criterion", "odd", "unstructured")
+
+
+def test_a_released_count_is_checked_from_below_alone(linear):
+    """More zeros than the count may be ties; as many, or fewer, are not the released mask."""
+    how = recipe("criterion", "magnitude", "unstructured:group=matrix,as_released=true")
+    weight = linear.module.weight.detach().clone()
+    by_size = weight.abs().flatten().argsort()
+
+    def losing(number):
+        keep = torch.ones(320, dtype=torch.bool).index_fill_(0, by_size[:number], False).view(10, 32)
+        return replace(how, solve=lambda *_: Solved(weight * keep, keep, 32 * 10))
+
+    for number in (161, 200):
+        assert prune(linear, {}, 0.5, losing(number))[1]["zeros"] == number
+    for number in (0, 160):
+        with pytest.raises(Problem, match=r"a\.layer: its mask does not have .* the sparsity"):
+            prune(linear, {}, 0.5, losing(number))
+
+
+def test_the_clock_waits_for_the_device(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    clock(torch.device("cpu"))
+    assert not waited
+    before = time.perf_counter()
+    assert clock(torch.device("cuda:0")) >= before and waited == [torch.device("cuda:0")]
+
+
+def test_scores_may_need_less_than_the_whole_recipe():
+    how = recipe("criterion", "wanda", "unstructured", "dsnot")
+    assert how.scoring == ("norm",) and set(how.needs) > {"norm"}
+    assert recipe("solver", "sparsegpt", "unstructured").scoring == ()

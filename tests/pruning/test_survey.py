@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
 from harness import models
 from harness.problems import Problem
+from harness.pruning import survey as survey_module
 from harness.pruning.recipe import recipe
 from harness.pruning.survey import survey
 from harness.pruning.walk import walk
 from harness.pruning.whole import Setup
+from harness.rooms import bind
 
 WANDA = recipe("criterion", "wanda", "unstructured")
 
@@ -92,3 +96,53 @@ def test_a_solver_has_no_scores(case):
 def test_an_unknown_need_is_named(case):
     with pytest.raises(Problem, match="needs 'luck', which nothing provides"):
         told(case, "luck")
+
+
+def test_scores_need_nothing_of_what_the_refiner_does(case):
+    """Magnitudes look at no data, so that this makes no forward pass, and would fail for want of batches."""
+    model, _, blocks = case
+    how = recipe("criterion", "magnitude", "unstructured", "dsnot")
+    scores = survey(("scores",), Setup(model, blocks, [], how), judge=len)["scores"]
+    linear = blocks[0].linears[0]
+    assert how.needs and torch.equal(scores[linear.name], linear.module.weight.abs())
+
+
+class OnDevice(torch.Tensor):
+    """A tensor whose copy on the CPU is another."""
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor).clone()
+
+
+def test_only_one_blocks_gram_matrices_stay_where_the_walk_made_them(case, monkeypatch):
+    model, batches, blocks = case
+    grams, most = [], []
+
+    def watched(*args):
+        for block, inputs in walk(*args):
+            assert all(there() is None for there in grams)
+            made = {}
+            for values in inputs.values():
+                values["gram"] = made.setdefault(id(values["gram"]), values["gram"].as_subclass(OnDevice))
+            grams[:] = [weakref.ref(gram) for gram in made.values()]
+            most.append(len(grams))
+            del made, values
+            yield block, inputs
+
+    monkeypatch.setattr(survey_module, "walk", watched)
+    how = recipe("criterion", "sparsegpt", "unstructured")
+    scores = survey(("scores",), Setup(model, blocks, batches, how), judge=len)["scores"]
+    assert len(most) == len(blocks) and all(most) and all(there() is None for there in grams)
+    for block, inputs in walk(model, batches, ["gram"]):
+        for linear in block.linears:
+            expected = bind("criterion", "sparsegpt")(linear.module.weight.detach(), inputs[linear.name]["gram"])
+            torch.testing.assert_close(scores[linear.name], expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_scores_are_on_the_weights_device(tiny_models):
+    model, processor = tiny_models.tiny("llama")
+    how = recipe("criterion", "sparsegpt", "unstructured")
+    setup = Setup(model.cuda(), models.blocks(model), tiny_models.batches("llama", processor), how)
+    assert all(score.is_cuda for score in survey(("scores",), setup, judge=len)["scores"].values())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -90,3 +91,39 @@ def test_a_loss_that_is_no_number_is_a_problem(case):
         model.get_output_embeddings().weight.fill_(math.nan)
     with pytest.raises(Problem, match="held-out text is nan"):
         mean_loss(model, batches)
+
+
+def test_the_time_of_whoever_listens_is_no_blocks(case, monkeypatch):
+    """The clock stands still but for what is done between two blocks."""
+    model, batches, blocks = case
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    how = recipe("criterion", "wanda", "unstructured")
+    seconds = []
+    for done in prune_model(Setup(model, blocks, batches, how), dict.fromkeys(names(blocks), 0.5)):
+        now[0] += 100
+        seconds.append(done.account()["seconds"])
+    assert seconds == [0.0] * len(blocks)
+
+
+def test_no_cache_is_built_for_a_loss(case):
+    model, batches, _ = case
+    seen = []
+    model.register_forward_hook(lambda _, args, out: seen.append(out.get("past_key_values")))
+    mean_loss(model, batches)
+    assert seen == [None] * len(batches)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_trial_holds_no_second_model_on_cuda(tiny_models):
+    model, processor = tiny_models.tiny("llama")
+    blocks = models.blocks(model.cuda())
+    setup = Setup(model, blocks, [], recipe("criterion", "magnitude", "unstructured"))
+    weights = {linear.name: linear.module.weight.detach().cpu() for block in blocks for linear in block.linears}
+    held = torch.cuda.memory_allocated()
+    during = []
+    model.register_forward_pre_hook(lambda *_: during.append(torch.cuda.memory_allocated()))
+    trial(setup, dict.fromkeys(weights, 0.5), tiny_models.batches("llama", processor)[:1])
+    assert during[0] - held < sum(weight.nbytes for weight in weights.values()) / 2
+    assert all(torch.equal(model.get_submodule(name).weight.cpu(), weight) for name, weight in weights.items())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import rooms
-from harness.runs.decides import CALIBRATION, SEARCH, looks_at_data, split
+from harness.runs.decides import CALIBRATION, SEARCH, calibrates, is_judged, split
 from harness.spec.sections import Prune
 
 VERBS = {"criterion": "score", "solver": "solve", "refiner": "refine", "allocation": "allocate"}
@@ -44,7 +44,7 @@ def section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         ({"criterion": "weight norm", "allocation": "layers sparsity scores"}, True),
         ({"criterion": "weight", "allocation": "layers sparsity norms"}, True),
         ({"criterion": "weight", "allocation": "layers sparsity kernels"}, True),
-        ({"criterion": "weight", "allocation": "layers sparsity judge"}, True),
+        ({"criterion": "weight norm", "allocation": "layers sparsity judge"}, True),
         ({"criterion": "weight", "refiner": "weight keep scores part period layer"}, False),
         ({"criterion": "weight", "refiner": "weight keep variance"}, True),
     ],
@@ -52,7 +52,7 @@ def section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_calibration_decides_where_a_method_looks_at_data(section, needs, looks):
     options = section(**needs)
     decides, handling = split("prune", options)
-    assert looks_at_data(options) == looks
+    assert calibrates(options) == looks
     assert set(CALIBRATION) <= (decides if looks else handling).keys()
     assert {**decides, **handling}.keys() == options.keys()
 
@@ -61,6 +61,26 @@ def test_calibration_decides_where_a_method_looks_at_data(section, needs, looks)
 def test_what_is_held_out_decides_only_where_a_search_judges(section, needs, searches):
     decides, handling = split("prune", section(criterion="weight norm", allocation=needs))
     assert set(SEARCH) <= (decides if searches else handling).keys()
+
+
+@pytest.mark.parametrize(
+    ("own", "shared"),
+    [
+        ({}, {"data", "task"}),
+        ({"search_data": "wikitext2"}, {"task"}),
+        ({"search_task": "language_modelling:length=64,window=9"}, {"data"}),
+        ({"search_data": "wikitext2", "search_task": "language_modelling:length=64,window=9"}, set()),
+    ],
+    ids=lambda value: "+".join(sorted(value)) or "none",
+)
+def test_a_search_without_calibration_decides_by_what_it_is_judged_on(section, own, shared):
+    options = {**section(criterion="weight", allocation="layers sparsity judge"), **own}
+    decides, handling = split("prune", options)
+    assert is_judged(options) and not calibrates(options)
+    assert set(CALIBRATION) & decides.keys() == {"batch_size", *shared}
+    assert set(SEARCH) <= decides.keys() and {**decides, **handling}.keys() == options.keys()
+    if "search_task" in own:
+        assert decides["search_task"] == "language_modelling:length=64"  # the window is prediction's
 
 
 def test_a_section_of_an_earlier_time_has_no_such_settings(section):

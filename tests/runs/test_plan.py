@@ -252,13 +252,27 @@ SEARCHES = "prune: {criterion: magnitude, samples: 8, allocation: 'atp_search:st
 
 def test_what_a_search_is_judged_on_is_a_source_of_its_own(planned):
     grid = "grid: {prune.sparsity: [0.5]}"
-    pruned = _cell(planned(SEARCHES % "search_limit: 4", grid, "tune: null"), "0.5").stages["prune"]
+    both = SEARCHES.replace("magnitude", "wanda") % "search_limit: 4"
+    pruned = _cell(planned(both, grid, "tune: null"), "0.5").stages["prune"]
     assert pruned.sources["search"] == pruned.sources["data"] and pruned.options["search_limit"] == 4
-    other = SEARCHES % "search_data: 'cldr_pairs:size=300'"
+    other = SEARCHES.replace("magnitude", "wanda") % "search_data: 'cldr_pairs:size=300'"
     searched = _cell(planned(other, grid, "tune: null"), "0.5").stages["prune"]
     assert searched.sources["search"].kind == "generated" and searched.key != pruned.key
     plain = "prune: {criterion: magnitude, samples: 8, search_limit: 4}"
     assert "search" not in _cell(planned(plain, grid, "tune: null"), "0.5").stages["prune"].sources
+
+
+def test_a_search_that_calibrates_nothing_reads_only_what_it_is_judged_on(planned):
+    def pruned(more):
+        return _cell(planned(SEARCHES % more, "grid: {prune.sparsity: [0.5]}", "tune: null"), "0.5").stages["prune"]
+
+    one = pruned("search_limit: 4")
+    assert set(one.sources) == {"search"} and one.handling["samples"] == 8
+    assert pruned("search_limit: 4, seed: 3, rows: 20, split: validation").key == one.key
+    others = ("batch_size: 2", "data: 'cldr_pairs:size=300'", "search_split: test", "search_task: translation")
+    assert len({one.key, *(pruned(f"search_limit: 4, {other}").key for other in others)}) == 1 + len(others)
+    own = "search_data: 'cldr_pairs:size=300', search_task: 'translation:max_source=64'"
+    assert pruned(own).key == pruned(f"{own}, data: 'cldr_pairs:size=400', task: 'translation:max_source=32'").key
 
 
 def test_held_out_data_that_cannot_be_had_are_missing(planned, tmp_path, monkeypatch):

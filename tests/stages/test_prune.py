@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from harness import models, rooms
+from harness import models, oneoff, rooms
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Job
@@ -213,12 +213,88 @@ def test_a_search_tries_rates_on_its_own_split_and_takes_the_best(tmp_path, pare
     trials, rows = report(given)["trials"], report(given)["layers"]
     assert len(trials) > 2 and sum("trial" in each.values for each in seen) == len(trials)
     best = min(trials, key=lambda trial: trial["loss"])
-    assert {name: row["asked"] for name, row in rows.items()} == pytest.approx(best["rates"], abs=0.01)
+    assert {name: row["asked"] for name, row in rows.items()} == best["rates"]
     again = job(tmp_path / "again", parents["llama"], "llama", criterion="wanda", sparsity=0.6, search_limit=4)
     held_out = prune.held_out_batches(
         again.options, models.load(parents["llama"]), models.load_processor(parents["llama"])
     )
     assert [len(batch["input_ids"]) for batch in held_out] == [4]
+
+
+def test_trials_tell_the_rates_that_were_tried(tmp_path, parents, monkeypatch):
+    tried = []
+
+    def trial(setup, rates, held_out):
+        tried.append(dict(rates))
+        return 1 / len(tried)
+
+    monkeypatch.setattr(prune, "trial", trial)
+    given = job(
+        *(tmp_path, parents["llama"], "llama"),
+        **{"criterion": "wanda", "sparsity": 0.5, "pattern": "mixed_nm:m=8", "allocation": "atp_search:trials=2"},
+    )
+    list(prune.run(given))
+    assert [trial["rates"] for trial in report(given)["trials"]] == tried
+    assert all(rate * 8 == round(rate * 8) for rates in tried for rate in rates.values())
+
+
+CROPS = "language_modelling:cut=crops,length=64"
+
+
+def test_a_search_cuts_its_rows_by_its_own_task(parents, tmp_path):
+    model, processor = models.load(parents["llama"]), models.load_processor(parents["llama"])
+    own = {"data": "prose", "task": CROPS, "rows": 200, "criterion": "wanda", "sparsity": 0.5}
+    given = job(tmp_path, parents["llama"], "llama", **own, search_task="language_modelling:length=48", search_limit=5)
+    batches = prune.held_out_batches(given.options, model, processor)
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(4, 48), (1, 48)]
+    assert prune.calibration(given.options, model, processor)[0]["input_ids"].shape == (4, 64)
+
+
+@pytest.mark.parametrize(
+    ("cut", "text"), [("crops", "makes no example of prose"), ("joined", "fewer than one window of 999999")]
+)
+def test_a_search_without_examples_is_told_before_anything_is_pruned(tmp_path, parents, monkeypatch, cut, text):
+    monkeypatch.setattr(prune, "prune_model", lambda *_: pytest.fail("something was pruned"))
+    given = job(
+        *(tmp_path, parents["llama"], "llama"),
+        **{"data": "prose", "task": CROPS, "criterion": "wanda", "sparsity": 0.6, "allocation": "atp_search:trials=2"},
+        search_task=f"language_modelling:cut={cut},length=999999",
+    )
+    with pytest.raises(Problem, match=text) as raised:
+        list(prune.run(given))
+    assert raised.value.where == "prune.search_data" and raised.value.hint
+
+
+def test_a_search_by_magnitude_calibrates_nothing(tmp_path, parents, monkeypatch):
+    monkeypatch.setattr(prune, "calibration", lambda *_: pytest.fail("calibration data was read"))
+    given = job(
+        *(tmp_path, parents["llama"], "llama"),
+        **{"criterion": "magnitude", "sparsity": 0.6, "allocation": "atp_search:trials=2", "search_limit": 4},
+    )
+    list(prune.run(given))
+    assert report(given)["calibration"] is None and len(report(given)["trials"]) == 2
+
+
+def test_progress_counts_each_blocks_mask_once(tmp_path, parents, monkeypatch):
+    counted, sparsity = [], keep.sparsity
+    monkeypatch.setattr(keep, "sparsity", lambda keeps: counted.append(len(keeps)) or sparsity(keeps))
+    given = job(tmp_path, parents["llama"], "llama", criterion="magnitude", sparsity=0.5, allocation="er")
+    seen = [each.values["sparsity"] for each in prune.run(given)]
+    blocks, zeros, size = report(given)["blocks"].values(), 0, 0
+    for block, said in zip(blocks, seen, strict=True):
+        zeros, size = zeros + block["zeros"], size + block["size"]
+        assert said == zeros / size
+    assert len(counted) <= 1 and seen[-1] == sparsity(keep.load(given.folder))
+
+
+def test_outside_an_experiment_a_search_by_magnitude_needs_only_its_own_data():
+    given = {"criterion": "magnitude", "sparsity": 0.6, "allocation": "atp_search"}
+    with pytest.raises(Problem, match="judged on held-out data, and none is given"):
+        oneoff.section(given, None)
+    options = oneoff.section({**given, "search_data": "prose", "search_task": "language_modelling:length=9"}, None)
+    assert options["search_task"].startswith("language_modelling:") and "length=9" in options["search_task"]
+    with pytest.raises(Problem, match="looks at calibration data, and none is given"):
+        oneoff.section({**given, "criterion": "wanda", "search_data": "prose"}, None)
 
 
 def test_the_weights_come_out_in_the_dtype_asked_for(tmp_path, parents):

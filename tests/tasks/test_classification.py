@@ -11,6 +11,7 @@ from harness.data import shapes
 from harness.metrics import accuracy
 from harness.problems import Problem
 from harness.tasks import classification
+from harness.tasks._lengths import fitting
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,17 @@ def test_a_model_of_other_classes_is_refused(rows):
     model, processor = rooms.load("model", "vit").tiny(["one", "two"], seed=0)
     with pytest.raises(Problem, match="the model knows 2 classes, and the data set has 12"):
         list(classification.predict(model, processor, rows, 0, 4))
+
+
+@pytest.mark.parametrize("classes", [3, 1000])
+def test_examples_of_other_classes_than_the_models_are_refused(rows, vit, classes):
+    """Too many outputs would learn silently, and too few would fail at a label beyond them."""
+    own, processor = vit
+    examples = classification.examples(rows, processor)
+    assert fitting(examples, own)[4]["labels"] == rows[4]["label"]
+    other, _ = rooms.load("model", "vit").tiny([f"class {at}" for at in range(classes)], seed=0)
+    with pytest.raises(Problem, match=f"row 4: the model knows {classes} classes, and the data set has 12"):
+        fitting(examples, other)[4]
 
 
 def test_texts_are_the_classes_of_a_tiny_model(rows):

@@ -1,8 +1,10 @@
 """One threshold for all layers: the lowest scores of the model go, wherever they are.
 
 s_l = share of layer l's weights that are among the floor(S * n) lowest of all n scores. A rate is an exact count, so
-pruning by the pattern `unstructured:group=matrix` gives the very mask of the one threshold. Scores of different layers
-must be comparable: magnitudes are, and Wanda's, as its norms here are per token. A layer may lose everything.
+for scores that look at no inputs, such as magnitudes, the pattern `unstructured:group=matrix` gives the very mask of
+the one threshold. Others are taken here with no block pruned, and again in the walk on inputs from pruned blocks: the
+counts are the threshold's, the mask is only near it. Scores of different layers must be comparable: magnitudes are, and
+Wanda's, as its norms here are per token. A layer may lose everything.
 """
 
 from __future__ import annotations

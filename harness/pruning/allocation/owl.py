@@ -6,7 +6,8 @@ s_i = S - (r_i - mean r), r_i = 2 * lambda * (D_i - min D) / (max D - min D).
 Yin et al., arXiv:2310.05175, and released code. The rates spread over 2 * lambda exactly and their mean is S, so that
 one may lie outside the [S - lambda, S + lambda] of the paper. The mean is over weights, which for blocks of one size is
 the released code's. M is 5, as in the unstructured commands of its README (its code's default is 3). The scores are
-Wanda's whatever prunes afterwards. A rate of 0 or less becomes 0.01, as there, and the mean is then above S.
+Wanda's whatever prunes afterwards, on the model as a turn of the ramp finds it. A rate of 0 or less becomes 0.01, as
+there, and the mean is then above S.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def allocate(
     Args:
         layers: The prunable layers by name.
         sparsity: Fraction of zeros over all layers, in [0, 1).
-        weights: The dense weights [out, in] by layer name, each looked up twice.
-        norms: Root mean square of each layer's inputs [in] by layer name.
+        weights: The weights [out, in] by layer name, each looked up twice.
+        norms: Root mean square of each layer's inputs [in] by layer name, no block pruned yet in this turn.
         width: lambda; the rates of the blocks lie up to 2 * lambda apart.
         outlier: M; a score is an outlier above M times the mean score of its block.
 
