@@ -29,7 +29,7 @@ DENSE, ONE_SHOT = "dense", "one_shot"
 NOT_RUN, OTHER_SCALE, NOT_GIVEN = "not run", "not at this scale", "not given in what could be read"
 OUTDATED = "run with other settings"
 ROW_AXES = ("prune.sparsity", "prune.pattern")
-"""The axes that run down a table and along a plot, the first that the grid has; else its first axis."""
+"""The axes that run down a table and along a plot, the first of which the grid has two values; else its first axis."""
 COLUMNS = (
     *("label", "baseline", "row", "x", "arm", "evaluation", "metric", "mean", "stderr", "n", "expected", "sampling"),
     *("error", "protocol", "higher_is_better", "status", "paper", "spread", "gap", "read"),
@@ -113,7 +113,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
     from harness.spec.grid import cells
 
     own, top = cells(entry), cells(entry.top)
-    axis = next((name for name in ROW_AXES if name in entry.grid), next(iter(entry.grid), ""))
+    axis = next((name for name in ROW_AXES if len(entry.grid.get(name, ())) > 1), next(iter(entry.grid), ""))
     expected = _by_label(own)
     theirs = {label: (cell, 0) for label, (cell, _) in _by_label(top).items() if _stands(entry, label, expected)}
     known = _in_order(expected | theirs, axis)

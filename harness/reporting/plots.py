@@ -9,6 +9,7 @@ depend on the numbers alone (Agg, fixed resolution, no date and no version insid
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -149,12 +150,20 @@ def _places(rows: pd.DataFrame) -> dict[str, float]:
     return {row: float(place) for place, row in enumerate(pruned["row"])}
 
 
+def _shifts(arms: int, places: Mapping[str, float]) -> list[float]:
+    """Returns how far each arm stands beside its place, so that equal values of two arms are both seen."""
+    ordered = sorted(places.values())
+    apart = min((b - a for a, b in itertools.pairwise(ordered)), default=1.0) * min(0.04, 0.5 / max(arms, 1))
+    return [(arm - (arms - 1) / 2) * apart for arm in range(arms)]
+
+
 def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Comparison, ink: Ink) -> None:
     arms, places = _arms(rows), _places(rows)
-    for arm in arms:
+    for arm, shift in zip(arms, _shifts(len(arms), places), strict=True):
         points = rows[(rows["arm"] == arm) & (rows["baseline"] != DENSE)]
         for value in values:
-            _line(axes, points, value, places, _look(arm, arms, ink), alone=len(values) == 1)
+            beside = {row: place + shift for row, place in places.items()}
+            _line(axes, points, value, beside, _look(arm, arms, ink), alone=len(values) == 1)
     for dense in rows[rows["baseline"] == DENSE].itertuples():
         for value in values:
             _level(axes, dense, value, ink)
