@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REFERENCE = Path(__file__).parent / "reference"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core: more threads than cores wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("harness", deadline=None)  # a machine that is busy makes no result wrong
+settings.load_profile("harness")
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def test_sparsity_is_over_all_weights():
     assert keep.sparsity({"a": torch.tensor([[True, False]]), "b": torch.tensor([[False] * 6])}) == 7 / 8
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(1, 9), st.integers(1, 17), st.integers(0, 2**31))
 def test_save_and_load(tmp_path_factory, rows, columns, seed):
     folder = tmp_path_factory.mktemp("mask")

@@ -17,7 +17,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text(), VALUES, max_size=6), st.randoms())
 def test_order_of_options_does_not_matter(options, random):
     shuffled = list(options.items())
@@ -25,20 +25,20 @@ def test_order_of_options_does_not_matter(options, random):
     assert canonical(dict(shuffled)) == canonical(options)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(VALUES)
 def test_canonical_text_survives_json(value):
     assert canonical(json.loads(canonical(value))) == canonical(value)
     assert canonical(json.loads(json.dumps(value))) == canonical(value)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_are_equal_exactly_when_their_texts_are(one, other):
     assert (canonical(one) == canonical(other)) == (one == other)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(-(2**53) + 1, 2**53 - 1))
 def test_whole_floats_are_integers(number):
     assert canonical(float(number)) == canonical(number)

@@ -6,13 +6,14 @@ import signal
 import pytest
 
 RUN = """
-import importlib.util, sys
+import importlib.util, signal, sys
 from pathlib import Path
 from harness.runs import keys
 from harness.runs.execute import StageDone, StageProgress, execute
 from harness.runs.keys import Stage
 from harness.runs.plan import PlannedCell, arrange
 from harness.runs.store import Store
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 keys.STAGES, store = Path(sys.argv[1]), Store(sys.argv[2])
 def load(name):
     spec = importlib.util.spec_from_file_location("fake_" + name, keys.STAGES / f"{name}.py")

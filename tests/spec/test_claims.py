@@ -90,7 +90,7 @@ conditions = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     left=sides,
     right=sides,

@@ -119,7 +119,7 @@ def places(tree, path=()):
 TREE = yaml.safe_load(RICH)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from([path for path in places(TREE) if path]), junk=JUNK, drop=st.booleans())
 def test_whatever_is_written_the_answer_is_problems_never_a_traceback(registry, path, junk, drop):
     tree = copy.deepcopy(TREE)

@@ -101,7 +101,7 @@ scalars = (
 trees = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.dictionaries(words, trees, min_size=1, max_size=5), flow=st.booleans())
 def test_data_come_back_and_lines_point_at_their_keys(tmp_path_factory, data, flow):
     text = yaml.safe_dump(data, default_flow_style=flow, sort_keys=False)

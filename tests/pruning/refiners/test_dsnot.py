@@ -77,7 +77,7 @@ def test_agrees_with_the_plain_version(reference, m, steps, sign_rule, power):
         assert keep[row].tolist() == expected
 
 
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     st.integers(1, 6),
     st.integers(1, 12),

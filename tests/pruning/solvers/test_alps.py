@@ -69,7 +69,7 @@ def test_a_support_that_never_changes_asks_for_a_smaller_penalty():
     assert solved.keep.tolist() == [[False, True, False, True]] and solved.facts["rho"] < 0.1
 
 
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(
     st.integers(1, 8), st.integers(1, 8), st.sampled_from(["row", "matrix", "nm"]), st.floats(0, 0.99), st.integers()
 )

@@ -56,7 +56,7 @@ def test_chooses_each_group_on_compensated_weights(correlated, reference, n, m, 
     torch.testing.assert_close(solved.weight.double(), expected, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 8), st.integers(1, 40), st.floats(0, 0.99), st.integers(1, 32), st.integers(0, 2**31))
 def test_every_slab_has_the_exact_count_and_pruned_weights_are_zero(rows, columns, sparsity, slab, seed):
     generator = torch.Generator().manual_seed(seed)
