@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -111,20 +112,31 @@ class _Collector:
         self.seen.append((x, linear.reads, known))
 
 
+class _AllSeenError(Exception):
+    """Every linear of the block has seen its input."""
+
+
 def _collect(block: Block, forward: Callable, passes: Sequence[Pass], needs: Sequence[str]) -> Inputs:
-    """Runs one block on every pass and returns the finite statistics of its linears' inputs."""
+    """Runs one block on every pass and returns the finite statistics of its linears' inputs.
+
+    A run ends when its last linear has seen its input: what that and the rest of the block compute is for nobody.
+    """
     if not needs or not block.linears:
         return {}
     collector = _Collector(needs)
     for each in passes:
-        hooks = [
-            linear.module.register_forward_pre_hook(
-                lambda _, args, linear=linear, each=each: collector.add(linear, args[0], each)
-            )
-            for linear in block.linears
-        ]
+        waiting = {linear.name for linear in block.linears}
+
+        def see(_: nn.Module, args: tuple, linear: Linear, each: Pass = each, waiting: set[str] = waiting) -> None:
+            collector.add(linear, args[0], each)
+            waiting.discard(linear.name)
+            if not waiting:
+                raise _AllSeenError
+
+        hooks = [linear.module.register_forward_pre_hook(partial(see, linear=linear)) for linear in block.linears]
         try:
-            forward(*each.call.args, **each.call.kwargs)
+            with contextlib.suppress(_AllSeenError):
+                forward(*each.call.args, **each.call.kwargs)
         finally:
             collector.seen.clear()
             for hook in hooks:

@@ -230,3 +230,15 @@ def test_a_pruned_layer_stays_on_cuda(tiny_models):
         for linear in block.linears:
             keep, _ = recipe.prune(linear, inputs[linear.name], 0.5, how)
             assert keep.is_cuda and linear.module.weight.is_cuda
+
+
+def test_a_collecting_run_ends_at_its_last_linear(tiny_models):
+    model, processor = tiny_models.tiny("llama")
+    batches, calls = tiny_models.batches("llama", processor), {}
+    for name in ("q_proj", "down_proj"):
+        for path, module in model.named_modules():
+            if path.endswith(name):
+                module.register_forward_hook(lambda *_, name=name: calls.update({name: calls.get(name, 0) + 1}))
+    blocks = len(list(walk(model, batches, ["norm"])))
+    assert calls["q_proj"] == (2 * blocks - 1) * len(batches)  # the last block is not propagated
+    assert calls["down_proj"] == (blocks - 1) * len(batches)
