@@ -41,3 +41,8 @@ def test_by_hand_the_floor_of_a_narrow_model_is_made_up_for():
 def test_rates_that_ask_for_more_than_the_overall_sparsity_are_rounded_down():
     fitted = rounded({"a": 0.59, "b": 0.79}, {"a": (10, 1), "b": (10, 1)}, 0.5)
     assert fitted == {"a": 0.5, "b": 0.7}
+
+
+def test_of_equal_remainders_the_first_layers_is_rounded_up_whatever_the_binary_fractions():
+    rates, units = {"0": 0.02, "1": 0.3, "2": 0.01}, {"0": (5, 8), "1": (27, 1), "2": (10, 1)}
+    assert rounded(rates, units, 9 / 77) == {"0": 0.0, "1": 9 / 27, "2": 0.0}
