@@ -30,6 +30,8 @@ from harness.reporting.tables import column_label, row_label
 from harness.runs import files
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
+CROWDED = 60
+"""Letters below the x axis from which on its labels are turned."""
 WIDE = 8.0
 """A metric whose largest value is at least this many times its smallest is drawn on a logarithmic scale."""
 
@@ -142,10 +144,15 @@ def _look(arm: str, arms: Sequence[str], ink: Ink) -> dict[str, Any]:
     return {"color": ink.arms[number % len(ink.arms)], "marker": MARKERS[number % len(MARKERS)], "linestyle": line}
 
 
+def _ordered(rows: pd.DataFrame) -> bool:
+    """Says whether the x axis is one of numbers."""
+    return bool(rows.loc[rows["baseline"] != DENSE, "x"].notna().all())
+
+
 def _places(rows: pd.DataFrame) -> dict[str, float]:
     """Returns where each row label stands on the x axis: at its value in percent, or one after the other."""
     pruned = rows[rows["baseline"] != DENSE].drop_duplicates("row")
-    if pruned["x"].notna().all():
+    if _ordered(rows):
         return dict(zip(pruned["row"], 100 * pruned["x"], strict=True))
     return {row: float(place) for place, row in enumerate(pruned["row"])}
 
@@ -159,11 +166,12 @@ def _shifts(arms: int, places: Mapping[str, float]) -> list[float]:
 
 def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Comparison, ink: Ink) -> None:
     arms, places = _arms(rows), _places(rows)
+    unordered = {} if _ordered(rows) else {"linestyle": "none"}  # a line between two methods would say nothing
     for arm, shift in zip(arms, _shifts(len(arms), places), strict=True):
         points = rows[(rows["arm"] == arm) & (rows["baseline"] != DENSE)]
         for value in values:
             beside = {row: place + shift for row, place in places.items()}
-            _line(axes, points, value, beside, _look(arm, arms, ink), alone=len(values) == 1)
+            _line(axes, points, value, beside, _look(arm, arms, ink) | unordered, alone=len(values) == 1)
     for dense in rows[rows["baseline"] == DENSE].itertuples():
         for value in values:
             _level(axes, dense, value, ink)
@@ -203,6 +211,10 @@ def _axis(
     percent = comparison.axis == "prune.sparsity" and pruned["x"].notna().all()
     labels = {row: row_label(comparison, row).removesuffix("%") if percent else row for row in places if row in there}
     axes.set_xticks([places[row] for row in labels], list(labels.values()))
+    if sum(map(len, labels.values())) > CROWDED:
+        axes.tick_params(axis="x", rotation=35)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
     axes.set_xlabel("sparsity (%)" if percent else comparison.axis.rpartition(".")[2])
     room = 0.06 * (max(places.values()) - min(places.values())) or 1.0
     axes.set_xlim(min(places.values()) - room, max(places.values()) + room)

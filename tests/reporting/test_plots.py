@@ -79,6 +79,11 @@ def test_patterns_stand_side_by_side(make, samples):
     assert axes.get_xlabel() == "pattern"
 
 
+def test_methods_are_not_joined_by_a_line(make, samples):
+    (axes,) = plots.draw(make(text=samples.PATTERNS), BLEU).axes
+    assert {container[0].get_linestyle() for container in axes.containers} == {"None"}
+
+
 def test_a_line_is_broken_where_a_cell_was_not_run(make):
     (axes,) = plots.draw(make(skip=lambda cell: cell.label == "0.75/squarehead"), BLEU).axes
     x, y, _ = lines(axes)["s", False]
