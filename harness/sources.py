@@ -13,21 +13,21 @@ the user's cache folder (`HARNESS_CACHE`, by default `~/.cache/harness`), so tha
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness import remembered
 from harness.problems import Problem, nearest, unknown
 
+COMMITS, DIGESTS = "commits.json", "sha256.json"
+"""The remembered commits of the hub's branches, and the sha256 of files by path, size and time."""
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """What a hub name looks like."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -161,12 +161,11 @@ def _commit(kind: str, name: str, revision: str) -> str:
     """
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
     commit, why = (None, "HF_HUB_OFFLINE is set") if offline else _on_hub(kind, name, revision)
-    memory, key = _cache() / "commits.json", f"{kind}/{name}@{revision}"
-    known = _memory(memory)
+    key, known = f"{kind}/{name}@{revision}", remembered.read(COMMITS)
     if commit is None:
         commit = _in_hub_cache(kind, name, revision, known.get(key))
     elif known.get(key) != commit:
-        _remember(memory, known | {key: commit})
+        remembered.write(COMMITS, known | {key: commit})
     if commit is None:
         what = f"{_WHAT[kind]} {name!r}, revision {revision!r}, is not here: the hub's cache lacks it, and {why}"
         hint = f"`{_download(kind, name)}` with a network, or set HARNESS_MIRROR to a folder that holds it"
@@ -311,8 +310,7 @@ def _files(folder: Path) -> list[Path]:
 
 def content_sha(folder: Path) -> str:
     """Returns `sha256:<hex>` over a folder's sorted file names and bytes; hidden files do not count."""
-    memory = _cache() / "sha256.json"
-    known = _digests(memory)
+    known = _digests()
     new: dict[str, list] = {}
     total = hashlib.sha256()
     for path in _files(folder):
@@ -324,28 +322,11 @@ def content_sha(folder: Path) -> str:
             new[key] = [stat.st_size, stat.st_mtime_ns, digest]
         total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
     if new:
-        _remember(memory, _digests(memory) | new)
+        remembered.write(DIGESTS, _digests() | new)
     return f"sha256:{total.hexdigest()}"
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
-
-
-def _digests(memory: Path) -> dict[str, list]:
-    return {path: entry for path, entry in _memory(memory).items() if isinstance(entry, list) and len(entry) == 3}
-
-
-def _memory(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text(encoding="utf8")))
-    except (OSError, ValueError, TypeError):  # none yet, or damaged: what it knew is found out again
-        return {}
-
-
-def _remember(path: Path, content: Mapping[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf8") as file:
-            json.dump(content, file)
-        os.replace(file.name, path)
+def _digests() -> dict[str, list]:
+    return {
+        path: entry for path, entry in remembered.read(DIGESTS).items() if isinstance(entry, list) and len(entry) == 3
+    }

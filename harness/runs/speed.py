@@ -6,16 +6,14 @@ are those of the moment: a busy machine gives lower ones. Delete `speed.json` in
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
+
+from harness import remembered
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SIDE = 640
@@ -33,20 +31,14 @@ class Speed:
 @cache
 def speed() -> Speed:
     """Returns this machine's speed with the threads that the environment allows."""
-    place = Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness") / "speed.json"
     threads = "/".join(os.environ.get(name, "") for name in THREADS)
     here = f"{platform.node()} {platform.machine()} {os.cpu_count()} cores {threads}"
+    known = remembered.read("speed.json")
     try:
-        known = dict(json.loads(place.read_text(encoding="utf8")))
         return Speed(**{name: float(value) for name, value in known[here].items()})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or damaged: it is measured
-        known = {}
-    found = measure()
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs a tenth of a second
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=place.parent, delete=False, encoding="utf8") as file:
-            json.dump(known | {here: asdict(found)}, file)
-        os.replace(file.name, place)
+    except (ValueError, TypeError, KeyError, AttributeError):  # none of this machine yet, or damaged: it is measured
+        found = measure()
+    remembered.write("speed.json", known | {here: asdict(found)})
     return found
 
 

@@ -7,14 +7,10 @@ tasks are parsed. Our own suites are the same kind of file, in `suites/`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
-import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from harness import rooms
+from harness import remembered, rooms
 from harness.problems import Problem, unknown
 from harness.sources import Source, card_splits, dataset_source
 
@@ -156,17 +152,11 @@ def _load(path: Path) -> dict[str, Any]:
 def _index() -> dict[str, Path]:
     """Returns all of lm-eval's task names with their files, from the cache folder where they are remembered."""
     folder = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0]) / "tasks"
-    cache = Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
-    memory = cache / f"lm-eval-{importlib.metadata.version('lm_eval')}.json"
-    try:
-        names = json.loads(memory.read_text(encoding="utf8"))
-    except (OSError, ValueError):  # none yet, or damaged
+    memory = f"lm-eval-{importlib.metadata.version('lm_eval')}.json"
+    names = remembered.read(memory)
+    if not names:
         names = _scan(folder)
-        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not correctness
-            cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=cache, delete=False, encoding="utf8") as file:
-                json.dump(names, file)
-            os.replace(file.name, memory)
+        remembered.write(memory, names)
     return {name: folder / path for name, path in names.items()}
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.runs import files
+from harness.runs import files, shapes
 from harness.runs.plan import EVALUATE
 from harness.runs.store import RETRY
 from harness.tracking import curves
@@ -209,15 +209,12 @@ def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
 
 
 def _weights(folder: Path) -> int:
-    """Counts the weights of a model from the headers of its files (safetensors: eight bytes of length, then JSON)."""
+    """Counts the weights of a model from the headers of its files."""
     total = 0
     for path in sorted(folder.glob("model*.safetensors")):
         try:
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(length, path.stat().st_size)))
-            total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            total += sum(math.prod(entry["shape"]) for entry in shapes.header(path)[0].values())
+        except (Problem, KeyError, TypeError, AttributeError) as error:
             what = f"{path.name} is damaged: its header cannot be read"
             raise Problem(what, where=str(folder), hint=RETRY) from error
     return total
