@@ -141,7 +141,7 @@ def memory(size: float) -> str:
 
 def status(planned: Plan, store: Store) -> None:
     """Prints the state of every stage, what changed in its source since, and the errors that were kept."""
-    table = _table("stage", "state", "note")
+    rows = [("stage", "state", "note")]
     for stage, state in planned.states.items():
         note = ""
         if state == "cached" and (changed := store.stale(stage)):
@@ -150,8 +150,8 @@ def status(planned: Plan, store: Store) -> None:
             note = (store.error(stage) or "").partition("\n")[0]
         elif state == "running":
             note = store.holder(stage) or ""
-        table.add_row(stage.folder, state, note)
-    console.print(table)
+        rows.append((stage.folder, state, note))
+    _print_quickly(rows)
     console.print("\n" + planned.summary(), markup=False)
 
 
