@@ -125,9 +125,10 @@ ROOMS: dict[str, Room] = {
         Room("solver", "pruning/solvers", ("solve",)),
         Room("refiner", "pruning/refiners", ("refine",)),
         Room("ramp", "pruning/ramps", ("targets",)),
-        Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge")),
+        Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge", "state", "evolve")),
         Room("loss", "tuning/losses", ("loss",)),
         Room("schedule", "tuning/schedules", ("factor",)),
+        Room("engine", "inference/engines", ("prepare", "available")),
     )
 }
 

@@ -1,8 +1,9 @@
-"""A method on a model: its four functions applied to every pruned layer, by name."""
+"""A method on a model: its functions applied to every pruned layer, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -12,13 +13,40 @@ from harness import rooms
 from harness.problems import Problem
 
 
+KEEP = "keep"
+"""The buffer of a layer that holds its mask, so that a checkpoint has the masks that a method changed."""
+
+
 @dataclass(frozen=True)
 class Layer:
-    """A pruned layer: its module, its mask [out, in] on the weight's device, and the parameters the method trains."""
+    """A pruned layer.
+
+    Tensors are looked up in the module when they are asked for, since a wrapper for several devices exchanges them.
+
+    Attributes:
+        module: The layer's module.
+        trains: The names of the parameters that the method trains.
+        keeps: The names of the buffers that it keeps besides them.
+    """
 
     module: nn.Linear
-    keep: BoolTensor
-    trained: Mapping[str, nn.Parameter]
+    trains: tuple[str, ...]
+    keeps: tuple[str, ...] = ()
+
+    @property
+    def keep(self) -> BoolTensor:
+        """The mask [out, in] on the weight's device; a method may change it in place."""
+        return getattr(self.module, KEEP)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """The parameters that the method trains, by name."""
+        return {name: getattr(self.module, name) for name in self.trains}
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What `adapt`, `evolve` and `merge` are given: what is trained and what is kept, by name."""
+        return {name: getattr(self.module, name) for name in (*self.trains, *self.keeps)}
 
 
 @dataclass(frozen=True)
@@ -27,57 +55,91 @@ class Attached:
 
     project: Callable[..., None] | None = None
     merge: Callable[..., Tensor] | None = None
+    adapt: Callable[..., Tensor] | None = None
+    evolve: Callable[..., None] | None = None
     layers: Mapping[str, Layer] = field(default_factory=dict)
+    frozen: tuple[nn.Parameter, ...] = ()
+
+    @property
+    def keeps(self) -> dict[str, BoolTensor]:
+        """The masks as they are now, by layer, on the CPU."""
+        return {name: layer.keep.cpu() for name, layer in self.layers.items()}
 
 
 DENSE = Attached()
 
 
 @torch.no_grad()
-def attach(model: nn.Module, keeps: Mapping[str, BoolTensor], method: rooms.Choice | str) -> Attached:
+def attach(
+    model: nn.Module,
+    keeps: Mapping[str, BoolTensor],
+    method: rooms.Choice | str,
+    gradients: Mapping[str, Tensor] | None = None,
+) -> Attached:
     """Makes a model's pruned layers train as a method says.
 
-    What a method trains besides the weight becomes a parameter of the layer's module, so that optimiser and checkpoints
-    find it there; `merge` takes it off again.
+    What a method trains besides the weight becomes a parameter of the layer's module, and what it keeps a buffer, so that
+    optimiser and checkpoints find them there; `merge` takes them off again.
 
     Args:
         model: The pruned model, on its device, not wrapped.
         keeps: Name of a linear layer -> its mask [out, in].
         method: A choice of the room of methods.
+        gradients: Name of a layer -> the mean gradient of the loss [out, in], for a method whose `prepare` asks for it.
 
     Raises:
         Problem: The method trains a tensor of a name that the layer uses, or one that no `adapt` would read.
     """
     choice = rooms.resolve("method", method)
+    made = rooms.ROOMS["method"].method(choice.name)
     verbs = {verb: rooms.bind("method", choice, verb) for verb in ("prepare", "project", "merge")}
-    adapt = rooms.bind("method", choice, "adapt") if hasattr(rooms.load("method", choice.name), "adapt") else None
+    more = {verb: _optional(choice, verb) for verb in ("adapt", "state", "evolve")}
+    frozen = tuple(p for p in model.parameters() if p.requires_grad) if made.constants.get("FREEZES") else ()
+    for parameter in frozen:
+        parameter.requires_grad_(False)
     layers = {}
     for name, keep in keeps.items():
         module = model.get_submodule(name)
         keep = keep.to(module.weight.device)
-        values = verbs["prepare"](module.weight, keep)
-        if wrong := [part for part in values if part != "weight" and (adapt is None or hasattr(module, part))]:
-            why = "has no adapt to use it" if adapt is None else "its layer has one already"
-            raise Problem(f"the method {choice.name!r} trains {wrong[0]!r}, but {why}", where=name)
-        layers[name] = Layer(module, keep, {part: _trained(module, part, value) for part, value in values.items()})
+        given = {"gradient": gradients[name].to(keep.device)} if "gradient" in made.needs else {}
+        values = verbs["prepare"](module.weight, keep, **given)
+        kept = more["state"](module.weight, keep) if more["state"] else {}
+        _check_names(choice.name, name, module, [*values, *kept], more["adapt"] is not None)
+        module.register_buffer(KEEP, keep)
+        for part, value in values.items():
+            _train(module, part, value)
+        for part, value in kept.items():
+            module.register_buffer(part, value)
+        layers[name] = Layer(module, tuple(values), tuple(kept))
         module.weight.requires_grad_("weight" in values)
-        if adapt is not None:
-            module.forward = _forward(layers[name], adapt)
-    return Attached(verbs["project"], verbs["merge"], layers)
+        if more["adapt"]:
+            module.forward = _forward(layers[name], more["adapt"])
+    return Attached(verbs["project"], verbs["merge"], more["adapt"], more["evolve"], layers, frozen)
 
 
-def _trained(module: nn.Linear, part: str, value: Tensor) -> nn.Parameter:
+def _optional(choice: rooms.Choice, verb: str) -> Callable | None:
+    return rooms.bind("method", choice, verb) if hasattr(rooms.load("method", choice.name), verb) else None
+
+
+def _check_names(method: str, layer: str, module: nn.Module, parts: list[str], adapts: bool) -> None:
+    """Refuses tensors that nothing would read, or whose names the layer has already."""
+    for part in parts:
+        if part != "weight" and (not adapts or hasattr(module, part) or part == KEEP):
+            why = "its layer has one already" if adapts else "has no adapt to use it"
+            raise Problem(f"the method {method!r} trains {part!r}, but {why}", where=layer)
+
+
+def _train(module: nn.Linear, part: str, value: Tensor) -> None:
     """Gives a layer's parameter its first value, and registers it where it is new."""
     if part == "weight":
         module.weight.copy_(value)
     else:
         module.register_parameter(part, nn.Parameter(value))
-    return getattr(module, part)
 
 
 def _forward(layer: Layer, adapt: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
     def forward(x: Tensor) -> Tensor:
-        y = adapt(x, layer.module.weight, layer.keep, layer.trained)
+        y = adapt(x, layer.module.weight, layer.keep, layer.tensors)
         return y if layer.module.bias is None else y + layer.module.bias.to(y.dtype)
 
     return forward
@@ -100,12 +162,61 @@ def project_weights(attached: Attached) -> None:
 
 
 @torch.no_grad()
+def evolve(attached: Attached, moments: Mapping[nn.Parameter, Mapping[str, Tensor]], step: int, steps: int) -> None:
+    """Lets a method change what every layer trains and keeps, after an update; most methods change nothing.
+
+    Args:
+        attached: The method and its layers.
+        moments: The optimiser's state by parameter.
+        step: Updates done.
+        steps: Updates of the whole run.
+    """
+    if attached.evolve is None:
+        return
+    for layer in attached.layers.values():
+        known = {name: moments[p] for name, p in layer.trained.items()}
+        attached.evolve(layer.module.weight, layer.keep, layer.tensors, known, step, steps)
+
+
+@contextmanager
+def merged(attached: Attached) -> Iterator[None]:
+    """Makes the layers plain, with their final weights, while it is open: to prune them, or to look at their outputs.
+
+    Afterwards a layer has its own weight and its method again, both under the mask that it has by then. What was done
+    to the final weight besides masking it, by a solver, is added to the layer's own weight.
+    """
+    own = {name: layer.module.weight.detach().clone() for name, layer in attached.layers.items()}
+    with torch.no_grad():
+        for name, layer in attached.layers.items():
+            layer.module.weight.copy_(attached.merge(own[name], layer.keep, layer.tensors))
+            vars(layer.module).pop("forward", None)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, layer in attached.layers.items():
+                weight = own.pop(name).mul_(layer.keep)
+                change = layer.module.weight - attached.merge(weight, layer.keep, layer.tensors)
+                layer.module.weight.copy_(weight.add_(change))
+                if attached.adapt is not None:
+                    layer.module.forward = _forward(layer, attached.adapt)
+
+
+@torch.no_grad()
 def merge(attached: Attached) -> None:
     """Writes every layer's final weight into the model and leaves its layers as plain as before `attach`."""
     for layer in attached.layers.values():
         module = layer.module
-        module.weight.copy_(attached.merge(module.weight, layer.keep, layer.trained))
-        module.weight.requires_grad_(True)
-        vars(module).pop("forward", None)
-        for part in layer.trained.keys() - {"weight"}:
-            delattr(module, part)
+        module.weight.copy_(attached.merge(module.weight, layer.keep, layer.tensors))
+        detach(layer)
+    for parameter in attached.frozen:
+        parameter.requires_grad_(True)
+
+
+def detach(layer: Layer) -> None:
+    """Takes off a layer what a method added to it; its weight stays as it is."""
+    module = layer.module
+    module.weight.requires_grad_(True)
+    vars(module).pop("forward", None)
+    for part in {*layer.trains, *layer.keeps, KEEP} - {"weight"}:
+        delattr(module, part)

@@ -104,6 +104,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         attach.project_weights(attached)
+        attach.evolve(attached, optimizer.state, step + 1, steps)
         norm = values.pop("gradient norm")
         terms = _terms(values)
         loss = sum(s.weight * terms[s.name] for s in objective.summands)

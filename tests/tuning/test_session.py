@@ -123,6 +123,7 @@ def test_a_diverged_run_names_the_step_and_keeps_the_last_good_checkpoint(parts,
     with pytest.raises(Problem, match=r"(?s)diverged at step 5: cross_entropy is nan.*step-00000003"):
         next(run)
     model = parts()[0][0]
+    session.attach.attach(model, named["keeps"], "masked")
     step, notes = checkpoint.load(checkpoint.newest(tmp_path), model, session.adamw(model, lr=1))
     assert step == 3 and len(notes["curve"]) == 3
     keep.verify(model, named["keeps"])

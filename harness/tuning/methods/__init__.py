@@ -1,8 +1,9 @@
 """Methods: what is trained, and how the zeros stay. One file a method, four small functions on one layer's tensors.
 
-prepare(weight [out, in], keep [out, in], *, <options>) -> dict[str, Tensor]
+prepare(weight [out, in], keep [out, in], [gradient,] *, <options>) -> dict[str, Tensor]
     The tensors that are trained, by name. The name "weight" stands for the layer's own weight; any other becomes a new
-    parameter of the layer, and a weight that is not among them is frozen.
+    parameter of the layer, and a weight that is not among them is frozen. A method that asks for `gradient` [out, in] is
+    given the mean gradient of the loss, of the pruned model, over its option `samples` of training examples.
 project(tensors, keep) -> None
     Puts tensors that are named as above back where the method allows them, in place. The loop calls it on the gradients
     before they are clipped and on the trained tensors after every update.
@@ -12,4 +13,18 @@ adapt(x, weight, keep, trained) -> y
 merge(weight, keep, trained) -> Tensor [out, in]
     The final weight, with zeros wherever keep is False; it is written into the layer, and what was added is
     taken off.
+
+Two more, for methods whose mask or trained positions move:
+
+state(weight, keep, *, <options>) -> dict[str, Tensor]
+    Tensors that the method keeps besides, as buffers of the layer; `adapt`, `evolve` and `merge` find them in `trained`.
+evolve(weight, keep, trained, moments, step, steps, *, <options>) -> None
+    Called after every update: may change the weight, the mask, what is trained and kept, and the optimiser's moments of
+    it (by name, then by the optimiser's own names), in place.
+
+Constants of a file, all optional:
+
+FREEZES = True     everything of the model that the method does not train is frozen
+MERGES = False     the result is the sparse model with an adapter beside it, because merged it would not be sparse
+AGED = True        the optimiser counts the updates of every single number (`tuning/optimizer.py`)
 """
