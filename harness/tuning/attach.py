@@ -12,7 +12,6 @@ from torch import BoolTensor, Tensor, nn
 from harness import rooms
 from harness.problems import Problem
 
-
 KEEP = "keep"
 """The buffer of a layer that holds its mask, so that a checkpoint has the masks that a method changed."""
 
@@ -78,8 +77,8 @@ def attach(
 ) -> Attached:
     """Makes a model's pruned layers train as a method says.
 
-    What a method trains besides the weight becomes a parameter of the layer's module, and what it keeps a buffer, so that
-    optimiser and checkpoints find them there; `merge` takes them off again.
+    What a method trains besides the weight becomes a parameter of the layer's module, and what it keeps a buffer, so
+    that optimiser and checkpoints find them there; `merge` takes them off again.
 
     Args:
         model: The pruned model, on its device, not wrapped.

@@ -2,8 +2,8 @@
 
 prepare(weight [out, in], keep [out, in], [gradient,] *, <options>) -> dict[str, Tensor]
     The tensors that are trained, by name. The name "weight" stands for the layer's own weight; any other becomes a new
-    parameter of the layer, and a weight that is not among them is frozen. A method that asks for `gradient` [out, in] is
-    given the mean gradient of the loss, of the pruned model, over its option `samples` of training examples.
+    parameter of the layer, and a weight that is not among them is frozen. A method that asks for `gradient` [out, in]
+    is given the mean gradient of the loss, of the pruned model, over its option `samples` of training examples.
 project(tensors, keep) -> None
     Puts tensors that are named as above back where the method allows them, in place. The loop calls it on the gradients
     before they are clipped and on the trained tensors after every update.
@@ -17,7 +17,7 @@ merge(weight, keep, trained) -> Tensor [out, in]
 Two more, for methods whose mask or trained positions move:
 
 state(weight, keep, *, <options>) -> dict[str, Tensor]
-    Tensors that the method keeps besides, as buffers of the layer; `adapt`, `evolve` and `merge` find them in `trained`.
+    Tensors that the method keeps besides, as buffers of the layer, found in `trained` by `adapt`, `evolve`, `merge`.
 evolve(weight, keep, trained, moments, step, steps, *, <options>) -> None
     Called after every update: may change the weight, the mask, what is trained and kept, and the optimiser's moments of
     it (by name, then by the optimiser's own names), in place.
