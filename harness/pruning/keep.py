@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.problems import Problem, unknown
+from harness.runs.shapes import weight_files
 
 FILE = "keep.safetensors"
 
@@ -51,9 +52,31 @@ def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
         Problem: A layer is missing, has another shape, or has weights where the mask says zero; it is named.
     """
     for name, weight in _weights(model, keeps).items():
-        alive = int(weight.masked_fill(keeps[name].to(weight.device), 0).count_nonzero())
-        if alive:
-            raise Problem(f"{alive} of {int((~keeps[name]).sum())} pruned weights are not zero", where=name)
+        _verify(name, weight, keeps[name])
+
+
+def _verify(name: str, weight: Tensor, keep: Tensor) -> None:
+    if weight.shape != keep.shape:
+        raise Problem(f"mask {tuple(keep.shape)} on weight {tuple(weight.shape)}", where=name)
+    alive = int(((weight != 0) & ~keep.to(weight.device)).count_nonzero())
+    if alive:
+        raise Problem(f"{alive} of {int((~keep).sum())} pruned weights are not zero", where=name)
+
+
+def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
+    """Checks a model's safetensors files as they lie on the disk, a layer at a time, as `verify` checks a model.
+
+    Raises:
+        Problem: As in `verify`; or there are no such files.
+    """
+    left = dict(keeps)
+    for path in weight_files(folder):
+        with safe_open(path, "pt") as file:
+            stored = {f"{name}.weight": name for name in left}.keys() & file.keys()
+            for name in sorted(key.removesuffix(".weight") for key in stored):
+                _verify(name, file.get_tensor(f"{name}.weight"), left.pop(name))
+    if left:
+        raise Problem("this pruned layer is not in the written files", where=f"{folder}: {next(iter(left))}")
 
 
 def sparsity(keeps: Mapping[str, Tensor]) -> float:

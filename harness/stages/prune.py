@@ -60,7 +60,7 @@ def run(job: Job) -> Iterator[Progress]:
             yield Progress(done, end, {"sparsity": _reached(rows)}, "block")
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
-    verified(job.folder)
+    keep.verify_written(job.folder, keeps)
     report = {
         "method": {name: options[name] for name in METHOD if options[name]},
         "calibration": {name: options[name] for name in CALIBRATION} if batches else None,

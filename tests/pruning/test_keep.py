@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from harness.problems import Problem
@@ -74,3 +77,36 @@ def test_one_bit_a_weight(tmp_path):
 def test_no_mask_is_a_problem(tmp_path):
     with pytest.raises(Problem, match="no mask"):
         keep.load(tmp_path)
+
+
+@pytest.fixture
+def written(tmp_path, model, keeps):
+    keep.apply(model, keeps)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    return tmp_path
+
+
+def test_written_files_are_verified(written, keeps):
+    keep.verify_written(written, keeps)
+
+
+def test_a_written_weight_that_is_not_zero_is_found(written, model, keeps):
+    with torch.no_grad():
+        model[2].weight[~keeps["2"]] = float("nan")
+    save_file(model.state_dict(), written / "model.safetensors")
+    with pytest.raises(Problem, match=r"2: \d+ of \d+ pruned weights are not zero"):
+        keep.verify_written(written, keeps)
+
+
+def test_a_layer_that_was_not_written_is_found(written, keeps):
+    with pytest.raises(Problem, match="1: this pruned layer is not in the written files"):
+        keep.verify_written(written, {**keeps, "1": keeps["0"]})
+
+
+def test_every_shard_is_verified(tmp_path, model, keeps):
+    keep.apply(model, keeps)
+    names = {name: f"model-{name[0]}.safetensors" for name in model.state_dict()}
+    for file in set(names.values()):
+        save_file({n: v for n, v in model.state_dict().items() if names[n] == file}, tmp_path / file)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    keep.verify_written(tmp_path, keeps)
