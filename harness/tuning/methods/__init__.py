@@ -21,10 +21,15 @@ state(weight, keep, *, <options>) -> dict[str, Tensor]
 evolve(weight, keep, trained, moments, step, steps, *, <options>) -> None
     Called after every update: may change the weight, the mask, what is trained and kept, and the optimiser's moments of
     it (by name, then by the optimiser's own names), in place.
+allot(errors, turn, *, <options>) -> list[dict[str, Tensor]]
+    Called after every pruning of a ramp (`tune.ramp`): new values of what `state` keeps, for the layers of each block,
+    from each block's reconstruction error and the number of prunings done.
 
 Constants of a file, all optional:
 
 FREEZES = True     everything of the model that the method does not train is frozen
 MERGES = False     the result is the sparse model with an adapter beside it, because merged it would not be sparse
+KEEPS = False      the mask moves and may grow, by a budget of the method's own
+PRUNES = True      merged it is dense, and the tune stage prunes it again as the cell's prune section says
 AGED = True        the optimiser counts the updates of every single number (`tuning/optimizer.py`)
 """

@@ -24,6 +24,7 @@ OPTIONS = {
     "betas": [0.9, 0.95],
     "clip": 1.0,
     "precision": "fp32",
+    "recompute": False,
     "seed": 3,
     "checkpoint_every": 3,
     "method": "low_rank:rank=3",
@@ -147,14 +148,14 @@ def test_a_bias_is_added_by_the_layer(place):
 def test_a_closed_run_goes_on_to_the_same_bits(parts, tmp_path):
     given, named = parts()
     whole = given[0]
-    curve, summary = finish(session.fit(*given, tmp_path / "whole", **named))
+    curve, summary, _ = finish(session.fit(*given, tmp_path / "whole", **named))
     given, named = parts()
     run = session.fit(*given, tmp_path / "cut", **named)
     next(run), next(run)
     run.close()
     assert any(name.endswith(".a") for name in torch.load(checkpoint.newest(tmp_path / "cut"))["model"])
     given, named = parts()
-    resumed, _ = finish(session.fit(*given, tmp_path / "cut", **named))
+    resumed, _, _ = finish(session.fit(*given, tmp_path / "cut", **named))
     assert same(whole, given[0]) and resumed == curve
     frozen = sum(mask.numel() for mask in named["keeps"].values())
     assert summary["trained_parameters"] == summary["parameters"] - frozen
