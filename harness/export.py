@@ -1,0 +1,199 @@
+"""A model written in the form that something else runs: packed, plain, or as an ONNX graph.
+
+    hf-dense    a folder of transformers, the zeros in it like any weight
+    onnx        one decode step as a graph: tokens, mask and cache in, logits and cache out
+    bitmask, slot, index, nm:n=2,m=4, dense      prunable linears packed in one of our formats
+    auto        each of them in the format that should multiply it fastest on this processor
+
+A packed folder holds `packed.safetensors` (the linears), `rest.safetensors` (all other weights, each once), config and
+processor of transformers, and `export.json`, by which `load` knows it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness import rooms
+from harness.problems import Problem, unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FILE = "export.json"
+PACKED = "packed.safetensors"
+REST = "rest.safetensors"
+PLAIN, GRAPH, AUTO = "hf-dense", "onnx", "auto"
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+
+
+def command(model: str, out: Path, format: str, precision: str) -> None:
+    """Checks everything, writes the folder, and says how large it is.
+
+    Raises:
+        Problem: Something is wrong; nothing has been written then.
+    """
+    from harness import models, oneoff, show
+    from harness.inference.command import found, weights
+
+    check(format, precision)
+    folder = oneoff.check_folder(out)
+    source = found(model)
+    with oneoff.becoming(folder) as (result, _):
+        export(weights(source), models.load_processor(source), result, format, precision)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    show.console.print(f"{folder}: {format} {precision}, {size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
+
+
+def check(format: str, precision: str) -> None:
+    """Checks a form by its name.
+
+    Raises:
+        Problem: There is none of this name, or it has no such precision.
+    """
+    name = format.partition(":")[0]
+    names = (PLAIN, GRAPH, AUTO, *rooms.ROOMS["format"].names())
+    if name not in names and not format[:1].isdigit():
+        raise unknown("form", format, names)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if name in (PLAIN, GRAPH):
+        if precision != "fp32":
+            raise Problem(f"{name} is written in fp32", hint="packed formats round: --format bitmask --precision int8")
+    elif name != AUTO:
+        rooms.resolve("format", format)
+
+
+def export(model: nn.Module, processor: Any, folder: Path, format: str, precision: str = "fp32") -> None:
+    """Writes a model into an empty folder.
+
+    Args:
+        model: Dense float32 weights with their zeros, on the CPU.
+        processor: Its tokenizer or processor.
+        folder: Where it goes.
+        format: A form: hf-dense, onnx, or a packed format with its options.
+        precision: What packed values are rounded to.
+
+    Raises:
+        Problem: The form is unknown, or packages that it needs are not installed.
+    """
+    from harness import models
+
+    check(format, precision)
+    if format == PLAIN:
+        models.save(model, processor, folder)
+    elif format == GRAPH:
+        from harness.inference import onnx
+
+        _describe(model, processor, folder)
+        onnx.export(model, folder)
+    else:
+        _export_packed(model, processor, folder, format, precision)
+
+
+def _export_packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str) -> None:
+    from safetensors.torch import save_file
+
+    from harness.inference import storage, swap
+    from harness.inference.choice import choose
+    from harness.inference.formats import pack
+
+    _describe(model, processor, folder)
+    names = swap.prunable(model)
+    matrices = {name: model.get_submodule(name).weight for name in names}
+    formats = {name: choose(each, precision) if format == AUTO else format for name, each in matrices.items()}
+    packed = {name: pack(each, formats[name], precision) for name, each in matrices.items()}
+    storage.save(folder / PACKED, packed)
+    weights = {f"{name}.weight" for name in names}
+    rest = {name: tensor.contiguous() for name, tensor in _once(model.state_dict()) if name not in weights}
+    save_file(rest, folder / REST, {"format": "pt"})
+    said = {"format": format if format == AUTO else str(rooms.resolve("format", format)), "precision": precision}
+    (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
+
+
+def _describe(model: nn.Module, processor: Any, folder: Path) -> None:
+    """Writes all of a model's folder but its weights."""
+    from harness import models
+
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    known = models.family(model)
+    for name, content in known.files(processor).items() if hasattr(known, "files") else ():
+        (folder / name).write_text(content, encoding="utf8")
+
+
+def _once(state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yields tensors by name, those that are tied to an earlier one left out."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if place not in seen:
+            seen.add(place)
+            yield name, tensor
+
+
+def is_packed(folder: Path | None) -> bool:
+    """Says whether a folder holds a model in one of our packed formats."""
+    return folder is not None and (folder / FILE).is_file()
+
+
+def load(folder: Path, *, dense: bool = False) -> nn.Module:
+    """Loads a packed model, in eval mode, on the CPU.
+
+    Args:
+        folder: What `export` wrote.
+        dense: Expand the packed weights, so that every engine can have them; rounded ones stay rounded.
+
+    Raises:
+        Problem: The folder is not whole.
+    """
+    from safetensors.torch import load_file
+    from torch import nn
+
+    from harness.inference import storage, swap
+    from harness.inference.formats import unpack
+    from harness.inference.kernels.linear import PackedLinear
+
+    model, rest = _skeleton(folder), load_file(folder / REST)
+    packed = storage.load(folder / PACKED)
+    for name in swap.prunable(model):
+        if name not in packed:
+            raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
+        linear = model.get_submodule(name)
+        if dense:
+            linear.weight = nn.Parameter(unpack(packed[name]), requires_grad=False)
+        else:
+            swap.put(model, name, swap.weightless(PackedLinear(packed[name], rest.pop(f"{name}.bias", None))))
+    _fill(model, rest, packed, folder)
+    return model.eval()
+
+
+def _skeleton(folder: Path) -> nn.Module:
+    """Returns the model of a folder's config with whatever memory holds for weights, which costs nothing until read."""
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    from harness import models
+
+    config = transformers.AutoConfig.from_pretrained(folder)
+    with no_init_weights():
+        model = getattr(transformers, models.family(config).MODEL).from_config(config)
+    model.tie_weights()
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def _fill(model: nn.Module, rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path) -> None:
+    """Loads what is not packed, and checks that nothing is left but the packed layers and what is tied to others."""
+    report = model.load_state_dict(rest, strict=False)
+    state = model.state_dict()
+    filled = {state[name].data_ptr() for name in rest.keys() & state.keys()}
+    own = tuple(f"{name}." for name in layers)
+    lacking = [n for n in report.missing_keys if not n.startswith(own) and state[n].data_ptr() not in filled]
+    if lacking or report.unexpected_keys:
+        what = f"{REST} lacks {', '.join(lacking[:3])}" if lacking else f"{REST} has {report.unexpected_keys[0]}"
+        raise Problem(what, where=str(folder), hint="export the model again")

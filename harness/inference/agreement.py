@@ -1,0 +1,78 @@
+"""Whether an engine says what the dense model says: greedy tokens, and the logits behind them.
+
+Both are walked through the dense model's own greedy tokens, so that one early difference does not make the rest
+unlike. Per step and row:
+
+    error = max |logit - dense logit| / standard deviation of the dense logits
+    same  = share of steps whose largest logit is the dense model's
+
+An engine that calls itself exact may differ by the order of its sums alone: TOLERANCE. Where two logits lie closer
+than that, even it may choose the other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from harness.inference.greedy import follow, generate
+from harness.problems import Problem
+
+TOLERANCE = 1e-3
+"""Largest error of an exact engine, in standard deviations of the logits."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the dense float32 model generated: its tokens [batch, tokens] and their logits [batch, tokens, vocab]."""
+
+    tokens: Tensor
+    logits: Tensor
+
+
+def reference(model: nn.Module, inputs: Mapping[str, Tensor], tokens: int) -> Reference:
+    """Generates with the dense model."""
+    found = generate(model, inputs, tokens).tokens.cpu()
+    return Reference(found, follow(model, inputs, found.to(model.device)).cpu())
+
+
+def agreement(model: nn.Module, inputs: Mapping[str, Tensor], dense: Reference) -> dict[str, float | bool]:
+    """Compares an engine with the dense model of the same weights.
+
+    Args:
+        model: What the engine made of the model.
+        inputs: What the reference was generated from.
+        dense: The reference.
+
+    Returns:
+        `greedy_equal`: whether its own greedy tokens are the dense ones; `same_choice`: the share of steps; and
+        `logit_error`: the largest error.
+
+    Raises:
+        Problem: A logit is not finite.
+    """
+    own = generate(model, inputs, dense.tokens.shape[1]).tokens.cpu()
+    logits = follow(model, inputs, dense.tokens.to(model.device)).cpu()
+    if not logits.isfinite().all():
+        raise Problem("the engine computes logits that are not finite", hint="the weights overflow its type")
+    error = (logits - dense.logits).abs().amax(-1) / dense.logits.std(-1)
+    return {
+        "greedy_equal": bool((own == dense.tokens).all()),
+        "same_choice": float((logits.argmax(-1) == dense.logits.argmax(-1)).float().mean()),
+        "logit_error": float(error.max()),
+    }
+
+
+def check(engine: str, found: Mapping[str, float | bool]) -> None:
+    """Refuses an engine that calls itself exact and is not.
+
+    Raises:
+        Problem: Its logits are further from the dense model's than sums in another order can be.
+    """
+    if found["logit_error"] > TOLERANCE:
+        what = (
+            f"{engine} computes other logits than the dense weights: off by {found['logit_error']:.2g} of their spread"
+        )
+        raise Problem(what, hint=f"an exact engine may be off by {TOLERANCE:g}; its speed is not reported")

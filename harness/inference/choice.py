@@ -1,0 +1,104 @@
+"""Which format a matrix is packed in: the one whose product with one row of activations should take least time.
+
+    time = max(bytes / bandwidth of a thread, words x (of a word + of a stored weight x stored weights a word))
+
+The bytes are those the format would store. A word is 64 weights; what it costs was measured for each build of the
+kernels in the cache, on one thread of an Intel Xeon of 2023 (`COSTS`, in nanoseconds). Both terms shrink alike with
+more threads, so the choice does not depend on their number. It is an estimate: `harness bench linear` measures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from harness.inference.formats.index import WIDEST
+from harness.inference.kernels import isa
+from harness.inference.values import PRECISIONS, WORD
+from harness.problems import unknown
+
+BANDWIDTH = 11.0
+"""GB/s that one thread reads."""
+COSTS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
+    "avx512": {
+        "dense": {"fp32": (4.1, 0), "bf16": (2.1, 0), "fp16": (4.1, 0), "int8": (1.0, 0)},
+        "bitmask": {"fp32": (4.4, 0.04), "bf16": (2.5, 0.02), "fp16": (5.5, 0.02), "int8": (1.35, 0)},
+        "slot": {"fp32": (2.9, 0.3), "bf16": (2.7, 0.3), "fp16": (2.9, 0.3), "int8": (1.3, 0.3)},
+        "index": {"fp32": (0, 0.31), "bf16": (0, 0.29), "fp16": (0, 0.29), "int8": (0, 0.27)},
+    },
+    "avx2": {
+        "dense": {"fp32": (4.1, 0), "bf16": (2.6, 0), "fp16": (4.1, 0), "int8": (2.0, 0)},
+        "bitmask": {"fp32": (9.0, 0.04), "bf16": (6.8, 0.01), "fp16": (7.5, 0.02), "int8": (8.0, 0)},
+        "slot": {"fp32": (3.2, 0.39), "bf16": (2.7, 0.39), "fp16": (3.2, 0.39), "int8": (1.6, 0.39)},
+        "index": {"fp32": (0, 0.39), "bf16": (0, 0.37), "fp16": (0, 0.37), "int8": (0, 0.35)},
+    },
+}
+"""Nanoseconds of a word of 64 columns and of each stored weight; of `slot`, of 4 slots and of each weight of the tail.
+A portable build is taken for AVX2."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a format should need for one product.
+
+    Attributes:
+        format: The format with its options.
+        bytes: Stored.
+        seconds: On one thread.
+    """
+
+    format: str
+    bytes: int
+    seconds: float
+
+
+def choose(weight: Tensor, precision: str = "fp32") -> str:
+    """Returns the format, with its options, that should multiply fastest on this processor.
+
+    Args:
+        weight: [out, in]; only where it is zero counts.
+        precision: Of the values that would be stored.
+
+    Raises:
+        Problem: The precision is unknown.
+    """
+    return estimates(weight, precision)[0].format
+
+
+def estimates(weight: Tensor, precision: str = "fp32") -> list[Estimate]:
+    """Returns what every format should need, the fastest first; those that cannot hold the matrix are left out.
+
+    Args:
+        weight: [out, in]; only where it is zero counts.
+        precision: Of the values that would be stored.
+
+    Raises:
+        Problem: The precision is unknown.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    rows, columns = weight.shape
+    keep = weight != 0
+    stored, size = int(keep.sum()), PRECISIONS[precision].itemsize
+    words = rows * -(-columns // WORD)
+    costs = COSTS.get(isa.best(), COSTS["avx2"])
+    found = [
+        _estimate("dense", words * WORD * size, words, 0, costs["dense"][precision]),
+        _estimate("bitmask", words * WORD // 8 + stored * size, words, stored, costs["bitmask"][precision]),
+    ]
+    if columns <= WIDEST:
+        found.append(_estimate("index", stored * (2 + size), 0, stored, costs["index"][precision]))
+        held = nn.functional.pad(keep, (0, -columns % 16)).view(rows, -1, 16).sum(2, dtype=torch.uint8)
+        for slots in (4, 8):
+            tail = int((held.int() - slots).clamp_min_(0).sum())
+            records = held.numel() * slots / 4
+            taken = int(records * (2 + 4 * size) + tail * (2 + size))
+            found.append(_estimate(f"slot:slots={slots}", taken, records / 4, tail, costs["slot"][precision]))
+    return sorted(found, key=lambda each: (each.seconds, each.bytes))
+
+
+def _estimate(name: str, taken: int, words: float, stored: int, cost: tuple[float, float]) -> Estimate:
+    work = words * cost[0] + stored * cost[1]
+    return Estimate(name, taken, max(taken / BANDWIDTH, work) * 1e-9)

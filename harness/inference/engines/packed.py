@@ -1,0 +1,70 @@
+"""Weights packed without their zeros, expanded as they are read: this house's own formats and CPU kernels.
+
+    bitmask, b bytes a value: bytes a weight = b (1 - sparsity) + 1/8
+
+A decode step multiplies each weight once and is bound by reading them, so fewer bytes are fewer seconds. Linears that
+read one input are packed as one matrix (q, k, v; gate and up), because a step's layers are small.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from harness.inference import swap
+from harness.problems import Problem
+
+DEVICE = "cpu"
+
+
+def prepare(
+    model: nn.Module,
+    *,
+    format: str = "auto",
+    precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
+    head: Literal["keep", "int8"] = "keep",
+    join: bool = True,
+) -> nn.Module:
+    """Packed weights, expanded as they are read: our own kernels.
+
+    Args:
+        model: A model of transformers, float32; its prunable linears are packed.
+        format: A format, or auto: for each matrix the one that its sparsity makes fastest.
+        precision: The type of the packed values; int8 has a scale for every row.
+        head: Whether the output layer, which is dense, stays as it is or becomes int8.
+        join: Whether linears that read the same input become one matrix.
+
+    Returns:
+        The model.
+    """
+    from harness.inference.choice import choose
+    from harness.inference.formats import pack
+    from harness.inference.kernels.linear import PackedLinear
+
+    def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
+        own = choose(weight, precision) if format == "auto" else format
+        return PackedLinear(pack(weight, own, precision), bias)
+
+    names = swap.prunable(model)
+    output = swap.head(model) if head == "int8" else None
+    if head == "int8" and output is None:
+        raise Problem(f"{type(model).__name__} has no linear output layer", hint="write head=keep")
+    swap.swap(model, swap.groups(model, names) if join else [(name,) for name in names], packed)
+    if output:
+        swap.swap(model, [(output,)], lambda weight, bias: PackedLinear(pack(weight, "dense", "int8"), bias))
+    return model
+
+
+def available() -> str | None:
+    """Returns why there are no compiled kernels here."""
+    from harness.inference.kernels import build
+
+    return build.reason()
+
+
+def exact(
+    *, precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32", head: Literal["keep", "int8"] = "keep"
+) -> bool:
+    """Says whether neither the packed values nor the output layer are rounded."""
+    return precision == "fp32" and head == "keep"

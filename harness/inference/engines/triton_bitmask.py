@@ -1,0 +1,109 @@
+"""Packed weights on a GPU: the bitmask format, expanded in registers as it is read, in Triton.
+
+    bytes a weight = b (1 - sparsity) + 1/8        b = 2 (16-bit values) or 1 (int8, a scale a row)
+
+Any sparsity pattern will do; what is saved is reading, not arithmetic, so it is for steps of few tokens. Longer inputs
+are multiplied by weights that are expanded first. The kernel has been run in Triton's interpreter only: nobody has
+timed it yet.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from harness.inference.swap import groups, prunable, swap
+
+DEVICE = "cuda"
+MOST_ROWS = 16
+"""Rows of activations that the kernel multiplies; more are multiplied dense."""
+
+
+def prepare(
+    model: nn.Module,
+    *,
+    precision: Literal["fp16", "bf16", "int8"] = "fp16",
+    dtype: Literal["float16", "bfloat16"] = "float16",
+    join: bool = True,
+) -> nn.Module:
+    """Packed weights on a GPU, expanded as they are read: a Triton kernel.
+
+    Args:
+        model: A model of transformers on the GPU.
+        precision: The type of the packed values.
+        dtype: The type of activations and of all other weights.
+        join: Whether linears that read the same input become one matrix.
+
+    Returns:
+        The model.
+    """
+    names = prunable(model)
+    together = groups(model, names) if join else [(name,) for name in names]
+    swap(model, together, lambda weight, bias: BitmaskLinear(weight, bias, precision).to(weight.device))
+    return model.to(getattr(torch, dtype))
+
+
+class BitmaskLinear(nn.Module):
+    """y = W x + b with W [out, in] in the bitmask format."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, precision: str) -> None:
+        """Packs a weight, which may be anywhere, into tensors on the CPU."""
+        from harness.inference.formats import pack
+
+        super().__init__()
+        packed = pack(weight.detach().float().cpu(), "bitmask", precision)
+        self.shape = packed.shape
+        for name in ("mask", "rows"):
+            self.register_buffer(name, packed.tensors[name])
+        # as bytes: a model that is cast to another type casts its buffers of floating-point numbers
+        self.kind = packed.tensors["values"].dtype
+        self.register_buffer("stored", packed.tensors["values"].view(torch.uint8))
+        scales = packed.tensors.get("scales")
+        self.register_buffer("steps", None if scales is None else scales.view(torch.uint8))
+        self.register_buffer("bias", bias)
+
+    @property
+    def values(self) -> Tensor:
+        """The packed values in their own type."""
+        return self.stored.view(self.kind)
+
+    @property
+    def scales(self) -> Tensor | None:
+        """The scale of each row, float32 [out, 1]; None where values have none."""
+        return None if self.steps is None else self.steps.view(torch.float32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns [..., out] for [..., in], in x's type."""
+        flat = x.reshape(-1, x.shape[-1])
+        if len(flat) > MOST_ROWS:
+            return nn.functional.linear(x, self.expanded().to(x.dtype), self.bias)
+        from harness.inference.engines._triton_kernel import multiply
+
+        y = multiply(self.mask, self.values, self.rows, self.scales, flat.contiguous(), self.shape).to(x.dtype)
+        y = y.reshape(*x.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+    def expanded(self) -> Tensor:
+        """Returns the weights that are multiplied with, float32 [out, in]."""
+        lanes = torch.arange(64, device=self.mask.device)
+        keep = (self.mask[..., None] >> lanes & 1).bool().flatten(1)[:, : self.shape[1]]
+        dense = torch.zeros(self.shape, device=self.mask.device)
+        dense[keep] = self.values[: int(self.rows[-1])].float()
+        return dense if self.scales is None else dense * self.scales
+
+
+def available() -> str | None:
+    """Returns why it cannot run here."""
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    return None
+
+
+def exact() -> bool:
+    """Says no: values are rounded to 16 bits or fewer."""
+    return False

@@ -1,0 +1,125 @@
+"""Packed weights: a matrix stored without its zeros, in a format of the room and a precision of its values.
+
+The two are apart. A precision turns weights into *codes* (`inference/values.py`): the same numbers for fp32, rounded
+ones for bf16 and fp16, integers from -127 to 127 with scales for int8. A format is a file of this room that lays codes
+of any of these types out in memory and gets them back:
+
+    pack(codes [out, in], groups, *, options) -> dict[str, Tensor]
+    unpack(tensors, shape, *, options) -> codes [out, in], byte for byte
+    TENSORS, INTEGER        the names and types of what is stored, and of what is added for int8
+
+so a new format knows nothing of scales or rounding. A code that is zero is not stored, whether it was pruned or rounded
+to zero. `pack` and `unpack` here do both steps and are what others call:
+
+    packed = pack(weight, "bitmask", "int8")      # or "slot:slots=8", "2:4", "index", "dense"
+    packed.bytes, unpack(packed)                  # fp32 [out, in]; what the kernels multiply with, exactly
+
+`inference/storage.py` writes a model's packed matrices into one file, `inference/choice.py` picks a format by a cost
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness import rooms
+from harness.inference.values import PRECISIONS, decode, encode
+from harness.problems import Problem, unknown
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed matrix.
+
+    Attributes:
+        format: The format with its options written out, as `rooms` writes a choice: "slot:slots=4".
+        precision: One of `PRECISIONS`.
+        shape: Rows and columns of the matrix, (out, in).
+        tensors: What the format stores, in its order; with int8 also `scales`, fp32 [out, groups].
+    """
+
+    format: str
+    precision: str
+    shape: tuple[int, int]
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def bytes(self) -> int:
+        """What a product reads of the matrix from memory; the size in a file, but for its header."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def pack(
+    weight: Tensor, format: str = "bitmask", precision: str = "fp32", *, group: int = 0, scales: Tensor | None = None
+) -> Packed:
+    """Packs a matrix.
+
+    Args:
+        weight: [out, in], floating point, finite, on the CPU.
+        format: A format of the room, with options or without.
+        precision: One of `PRECISIONS`.
+        group: With int8, how many columns share a scale, a multiple of 64; 0 is the whole row. Formats `dense` and
+            `bitmask` only.
+        scales: With int8, the steps of a grid that the weights already lie on, [out, groups]; found from the weights
+            by default.
+
+    Raises:
+        Problem: Not a finite matrix; an unknown format or precision; weights that the format cannot hold.
+    """
+    choice = rooms.resolve("format", format)
+    codes, steps = encode(weight, precision, group=group, scales=scales)
+    tensors = rooms.bind("format", choice)(codes, 1 if steps is None else steps.shape[1])
+    if steps is not None:
+        tensors["scales"] = steps
+    return Packed(str(choice), precision, tuple(weight.shape), tensors)
+
+
+def unpack(packed: Packed) -> Tensor:
+    """Returns the matrix, fp32 [out, in]: the weights themselves for fp32, else the rounded ones that are multiplied.
+
+    Raises:
+        Problem: Its format is unknown here, or its tensors are not what the format stores.
+    """
+    check(packed)
+    tensors = {name: tensor for name, tensor in packed.tensors.items() if name != "scales"}
+    codes = rooms.bind("format", packed.format, "unpack")(tensors, packed.shape)
+    return decode(codes, packed.tensors.get("scales"))
+
+
+def check(packed: Packed, where: str | None = None) -> None:
+    """Checks that a packed matrix has a known format and precision and tensors of the right names, order and types.
+
+    Raises:
+        Problem: It has not.
+    """
+    wanted = types(packed.format, packed.precision, where)
+    found = {name: _name(tensor.dtype) for name, tensor in packed.tensors.items()}
+    if list(found.items()) != list(wanted.items()):
+        what = f"format {packed.format!r} in {packed.precision} stores {_listed(wanted)}, not {_listed(found)}"
+        raise Problem(what, where=where, hint="pack the weights anew; packed tensors cannot be cast")
+
+
+def types(format: str, precision: str, where: str | None = None) -> dict[str, str]:
+    """Returns the names of the tensors that a format stores in a precision, in order, with their types.
+
+    Raises:
+        Problem: The format or the precision is unknown; `where` is the place it is written.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS, where)
+    module = rooms.load("format", rooms.resolve("format", format, where).name)
+    stored = {**module.TENSORS, **({**module.INTEGER, "scales": "float32"} if precision == "int8" else {})}
+    codes = _name(PRECISIONS[precision])
+    return {name: codes if dtype == "codes" else dtype for name, dtype in stored.items()}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _listed(types: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in types.items())

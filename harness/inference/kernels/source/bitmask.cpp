@@ -1,0 +1,144 @@
+// A bit a weight, and the weights that are not zero one after another: taken out in order, each into its bit's place.
+// Tensors: mask [out, words], values, rows [out + 1].
+#include "rows.h"
+
+namespace {
+
+#if defined(__AVX512F__)
+
+// vpexpand takes the mask's bits as they are. Loads are whole vectors: the format keeps 64 zeros behind the values.
+inline Lanes expand(const float* p, uint32_t bits) { return _mm512_maskz_expand_ps(bits, _mm512_loadu_ps(p)); }
+inline __m256i expand_words(const void* p, uint32_t bits) {
+  return _mm256_maskz_expand_epi16(bits, _mm256_loadu_si256((const __m256i*)p));
+}
+inline Lanes expand(const Half* p, uint32_t bits) { return _mm512_cvtph_ps(expand_words(p, bits)); }
+inline Lanes expand(const BFloat* p, uint32_t bits) {
+  return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(expand_words(p, bits)), 16);
+}
+inline Lanes expand(const int8_t* p, uint32_t bits) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_expand_epi8(bits, _mm_loadu_si128((const __m128i*)p))));
+}
+
+#elif defined(__AVX2__)
+
+// For each byte of the mask, where each byte of eight floats comes from; 0x80 makes a zero.
+struct Places {
+  alignas(32) uint8_t floats[256][32], high_words[256][32], words[256][16], low_bytes[256][32];
+  Places() {
+    memset(this, 0x80, sizeof *this);
+    for (int bits = 0; bits < 256; bits++)
+      for (int lane = 0, rank = 0; lane < 8; lane++) {
+        if (!(bits >> lane & 1)) continue;
+        const int within = lane < 4 ? rank : rank - __builtin_popcount(bits & 15);
+        for (int byte = 0; byte < 4; byte++) floats[bits][4 * lane + byte] = 4 * within + byte;
+        for (int byte = 0; byte < 2; byte++) {
+          high_words[bits][4 * lane + 2 + byte] = 2 * rank + byte;
+          words[bits][2 * lane + byte] = 2 * rank + byte;
+        }
+        low_bytes[bits][4 * lane + 3] = rank++;
+      }
+  }
+};
+const Places places;
+
+inline __m256i place(const uint8_t* table) { return _mm256_load_si256((const __m256i*)table); }
+inline __m128i at(const void* p) { return _mm_loadu_si128((const __m128i*)p); }
+
+// A byte shuffle stays within 16 bytes, so the upper four floats are read from where they begin.
+inline Lanes expand(const float* p, uint32_t bits) {
+  const __m256i both = _mm256_set_m128i(at(p + __builtin_popcount(bits & 15)), at(p));
+  return (Lanes)_mm256_shuffle_epi8(both, place(places.floats[bits]));
+}
+inline Lanes expand(const BFloat* p, uint32_t bits) {
+  return (Lanes)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(at(p)), place(places.high_words[bits]));
+}
+inline Lanes expand(const Half* p, uint32_t bits) {
+  return _mm256_cvtph_ps(_mm_shuffle_epi8(at(p), _mm_load_si128((const __m128i*)places.words[bits])));
+}
+// A code lands in the top byte of its lane, from where an arithmetic shift brings it down with its sign.
+inline Lanes expand(const int8_t* p, uint32_t bits) {
+  const __m256i codes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(at(p)), place(places.low_bytes[bits]));
+  return _mm256_cvtepi32_ps(_mm256_srai_epi32(codes, 24));
+}
+
+#else
+
+template <class V>
+inline Lanes expand(const V* p, uint32_t bits) {
+  Lanes result = {};
+  for (int lane = 0; lane < LANES; lane++)
+    if (bits >> lane & 1) result[lane] = to_float(*p++);
+  return result;
+}
+
+#endif
+
+template <class V, bool PAIR>
+class Cursor {
+ public:
+#if defined(__AVX512F__)
+  static constexpr bool PAIRED = PAIR && std::is_same_v<V, BFloat>;
+#else
+  static constexpr bool PAIRED = false;
+#endif
+  Cursor(const uint64_t* mask, const V* values) : mask_(mask), p_(values) {}
+  // Called once for each j in order: a call moves on past the values it has taken.
+  Lanes floats(int j) {
+#if defined(__AVX512F__)
+    if constexpr (PAIRED) {
+      if (j % 2 == 0) {
+        const uint32_t bits = *mask_ >> (j * LANES);
+        pair_ = _mm512_maskz_expand_epi16(bits, _mm512_loadu_si512(p_));
+        taken(__builtin_popcount(bits));
+      }
+      return of_pair(&pair_, j % 2);
+    }
+#endif
+    const uint32_t bits = *mask_ >> (j * LANES) & ((1u << LANES) - 1);
+    const Lanes weights = expand(p_, bits);
+    taken(__builtin_popcount(bits));
+    return weights;
+  }
+#if defined(__AVX512VNNI__)
+  using Codes = __m512i;
+  Codes codes(int) {
+    const Codes codes = _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_));
+    taken(__builtin_popcountll(*mask_));
+    return codes;
+  }
+#endif
+  void next() { fetch(++mask_, AHEAD); }
+
+ private:
+  void taken(int count) {
+    p_ += count;
+    fetch(p_, AHEAD);
+  }
+  const uint64_t* mask_;
+  const V* p_;
+#if defined(__AVX512F__)
+  __m512i pair_;
+#endif
+};
+
+template <class V, bool PAIR>
+auto at_row(const Call& call) {
+  const auto* mask = (const uint64_t*)call.tensors[0];
+  const int64_t words = call.words();
+  return [=, values = (const V*)call.tensors[1], rows = (const int64_t*)call.tensors[2]](int64_t row) {
+    return Cursor<V, PAIR>(mask + row * words, values + rows[row]);
+  };
+}
+
+}  // namespace
+
+extern "C" void multiply(const Call* call) {
+#if defined(__AVX512VNNI__)
+  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t, true>(*call));
+#endif
+  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>, true>(*call)); });
+}
+
+extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
+  by_precision(call->precision, [&](auto* type) { expand_rows(*call, begin, end, to, at_row<std::decay_t<decltype(*type)>, false>(*call)); });
+}

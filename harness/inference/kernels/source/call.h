@@ -1,0 +1,54 @@
+// What every kernel is called with. Python fills the same structure in kernels/build.py.
+#pragma once
+#include <cstdint>
+
+struct BFloat { uint16_t bits; };
+struct Half { uint16_t bits; };
+
+enum Precision : int32_t { FP32 = 0, BF16 = 1, FP16 = 2, INT8 = 3 };
+
+constexpr int64_t WORD = 64;  // columns that are read together
+constexpr int BATCH = 16;     // most rows of activations in one call
+
+struct Call {
+  const void* const* tensors;  // of the format, in its order
+  const float* x;              // [batch, in]
+  const float* bias;           // [out] or null
+  float* y;                    // [batch, out]
+  const float* scales;         // [out, groups], int8 only
+  const int32_t* sums;         // [out, groups], int8 only, null where the format has none
+  int64_t batch, out, in, group;  // group: columns with a common scale
+  int32_t precision, threads, slots;
+
+  int64_t groups() const { return in > 0 ? (in + group - 1) / group : 1; }
+  int64_t words() const { return (in + WORD - 1) / WORD; }
+  // Rows handed out together: many blocks a thread, but long ones, because memory asked for ahead of an end is wasted.
+  int64_t step() const {
+    const int64_t rows = out / (8 * threads) / 8 * 8;
+    return rows < 8 ? 8 : rows > 64 ? 64 : rows;
+  }
+  float scale(int64_t row, int64_t g) const { return scales ? scales[row * groups() + g] : 1.f; }
+  void store(int64_t row, int64_t b, float value) const { y[b * out + row] = bias ? value + bias[row] : value; }
+};
+
+// Calls f with a null pointer of the type that the precision's values are stored in.
+template <class F>
+void by_precision(int32_t precision, F f) {
+  switch (precision) {
+    case FP32: return f((const float*)nullptr);
+    case BF16: return f((const BFloat*)nullptr);
+    case FP16: return f((const Half*)nullptr);
+    default: return f((const int8_t*)nullptr);
+  }
+}
+
+// Rows are handed out in groups from a counter: with fixed shares one late thread would hold up the product.
+template <class F>
+void for_rows(int64_t rows, int64_t step, int threads, F f) {
+  const int64_t blocks = (rows + step - 1) / step;
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads) if (threads > 1)
+  for (int64_t block = 0; block < blocks; block++) {
+    const int64_t last = (block + 1) * step < rows ? (block + 1) * step : rows;
+    f(block * step, last);
+  }
+}

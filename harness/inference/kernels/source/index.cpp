@@ -1,0 +1,46 @@
+// Each weight with its column. One row of activations is gathered from; a batch is multiplied side by side.
+// Tensors: columns, values, rows [out + 1].
+#include "entries.h"
+
+namespace {
+
+template <class V>
+void multiply_by(const Call& call) {
+  const Entries<V> entries(call, 0);
+  if (call.batch == 1)
+    return for_rows(call.out, call.step(), call.threads, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; row++)
+        call.store(row, 0, entries_of_row(entries, row, call.x) * call.scale(row, 0));
+    });
+  const Transposed x(call);
+  for_rows(call.out, call.step(), call.threads, [&](int64_t begin, int64_t end) {
+    float products[BATCH];
+    for (int64_t row = begin; row < end; row++) {
+      if (x.width == 8)
+        entries_of_batch<8>(entries, row, x, products);
+      else
+        entries_of_batch<16>(entries, row, x, products);
+      for (int64_t b = 0; b < call.batch; b++) call.store(row, b, products[b] * call.scale(row, 0));
+    }
+  });
+}
+
+template <class V>
+void expand_by(const Call& call, int64_t begin, int64_t end, float* to) {
+  const Entries<V> entries(call, 0);
+  for_rows(end - begin, 4, call.threads, [&](int64_t first, int64_t last) {
+    memset(to + first * call.in, 0, (last - first) * call.in * sizeof(float));
+    for (int64_t row = first; row < last; row++)
+      scatter_row(entries, begin + row, call.scale(begin + row, 0), to + row * call.in);
+  });
+}
+
+}  // namespace
+
+extern "C" void multiply(const Call* call) {
+  by_precision(call->precision, [&](auto* type) { multiply_by<std::decay_t<decltype(*type)>>(*call); });
+}
+
+extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
+  by_precision(call->precision, [&](auto* type) { expand_by<std::decay_t<decltype(*type)>>(*call, begin, end, to); });
+}

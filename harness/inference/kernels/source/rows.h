@@ -1,0 +1,172 @@
+// Products row by row, for formats that give a row's weights in order: a cursor stands on a word of 64 columns and takes
+// LANES weights of it at a time as floats, or 32 or 64 codes as bytes. A cursor that is PAIRED takes the even ones of
+// 2 x LANES columns first, then the odd ones: two bf16 that share 32 bits become floats by a shift and by a mask.
+#pragma once
+#include <type_traits>
+#include "activations.h"
+
+// Two rows side by side share the loads of the activations and wait for memory at the same time.
+template <int R, int B, class Cursor>
+inline void rows_of_floats(Cursor* cursors, const Call& call, const Activations& x, int64_t row, int64_t first) {
+  constexpr int CHAINS = R * B <= 4 ? 2 : 1;  // sums that do not wait for each other
+  float totals[R][B] = {};
+  const int64_t words = call.words(), each = call.scales ? (call.group + WORD - 1) / WORD : words;
+  for (int64_t begin = 0, g = 0; begin < words; begin += each, g++) {
+    Lanes part[R][B][CHAINS] = {};
+    const int64_t end = begin + each < words ? begin + each : words;
+    for (int64_t word = begin; word < end; word++) {
+#pragma GCC unroll 8
+      for (int j = 0; j < WORD / LANES; j++) {
+        Lanes weights[R];
+        for (int r = 0; r < R; r++) weights[r] = cursors[r].floats(j);
+#pragma GCC unroll 8
+        for (int b = 0; b < B; b++) {
+          const Lanes values = load<LANES>(x.row(first + b) + word * WORD + j * LANES);
+          for (int r = 0; r < R; r++) part[r][b][j % CHAINS] += weights[r] * values;
+        }
+      }
+      for (int r = 0; r < R; r++) cursors[r].next();
+    }
+    for (int r = 0; r < R; r++)
+      for (int b = 0; b < B; b++) {
+        for (int chain = 1; chain < CHAINS; chain++) part[r][b][0] += part[r][b][chain];
+        totals[r][b] += sum(part[r][b][0]) * call.scale(row + r, g);
+      }
+  }
+  for (int r = 0; r < R; r++)
+    for (int b = 0; b < B; b++) call.store(row + r, first + b, totals[r][b]);
+}
+
+#if defined(__AVX2__)
+inline int64_t total(__m256i v) {
+  int32_t lanes[8], result = 0;
+  _mm256_storeu_si256((__m256i*)lanes, v);
+  for (int32_t lane : lanes) result += lane;
+  return result;
+}
+#if defined(__AVX512F__)
+inline int64_t total(__m512i v) { return _mm512_reduce_add_epi32(v); }
+#endif
+
+template <int R, int B, class Cursor>
+inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, int64_t row, int64_t first) {
+  using Codes = typename Cursor::Codes;
+  constexpr int STEPS = WORD / sizeof(Codes);
+  constexpr int CHAINS = R * B <= 2 ? 2 : 1;
+  const int64_t columns = call.words() * WORD, groups = call.groups();
+  float totals[R][B] = {};
+  for (int64_t g = 0, k = 0; g < groups; g++) {
+    const int64_t end = g + 1 == groups ? columns : (g + 1) * call.group;
+    int64_t levels[R][B] = {};
+    while (k < end) {
+      Codes low[CHAINS][R][B] = {}, high[CHAINS][R][B] = {};
+      const auto word = [&](int chain) {
+#pragma GCC unroll 2
+        for (int j = 0; j < STEPS; j++) {
+          Codes codes[R];
+          for (int r = 0; r < R; r++) codes[r] = cursors[r].codes(j);
+#pragma GCC unroll 8
+          for (int b = 0; b < B; b++) {
+            const uint8_t* planes = x.row(first + b) + 2 * k + j * sizeof(Codes);
+            for (int r = 0; r < R; r++) {
+              low[chain][r][b] = dot(low[chain][r][b], *(const Codes*)planes, codes[r]);
+              high[chain][r][b] = dot(high[chain][r][b], *(const Codes*)(planes + WORD), codes[r]);
+            }
+          }
+        }
+        for (int r = 0; r < R; r++) cursors[r].next();
+        k += WORD;
+      };
+      const int64_t stop = k + SEGMENT < end ? k + SEGMENT : end;
+      while (k + CHAINS * WORD <= stop) {
+#pragma GCC unroll 2
+        for (int chain = 0; chain < CHAINS; chain++) word(chain);
+      }
+      while (k < stop) word(0);
+      for (int chain = 0; chain < CHAINS; chain++)
+        for (int r = 0; r < R; r++)
+          for (int b = 0; b < B; b++) levels[r][b] += total(low[chain][r][b]) + 128 * total(high[chain][r][b]);
+    }
+    for (int r = 0; r < R; r++) {
+      const int64_t offset = OFFSET * call.sums[(row + r) * groups + g];
+      for (int b = 0; b < B; b++) totals[r][b] += (float)(levels[r][b] - offset) * call.scale(row + r, g);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int b = 0; b < B; b++) call.store(row + r, first + b, totals[r][b] * x.step(first + b));
+}
+#endif
+
+// The whole batch of a row in the largest parts that the registers hold; its weights are in the cache from the first.
+template <int MOST, class F>
+inline void in_parts(int64_t batch, F part) {
+  int64_t b = 0;
+  if constexpr (MOST >= 8)
+    for (; b + 8 <= batch; b += 8) part(std::integral_constant<int, 8>(), b);
+  if constexpr (MOST >= 4)
+    for (; b + 4 <= batch; b += 4) part(std::integral_constant<int, 4>(), b);
+  for (; b + 2 <= batch; b += 2) part(std::integral_constant<int, 2>(), b);
+  if (b < batch) part(std::integral_constant<int, 1>(), b);
+}
+
+// Rows two by two, each pair with the whole batch. `at(row)` gives the cursor on a row's first word.
+template <int MOST, class At, class F>
+inline void in_pairs(const Call& call, At at, F product) {
+  using Cursor = decltype(at(0));
+  for_rows(call.out, call.step(), call.threads, [&](int64_t begin, int64_t end) {
+    int64_t row = begin;
+    for (; row + 2 <= end; row += 2)
+      in_parts<MOST>(call.batch, [&](auto b, int64_t first) {
+        Cursor cursors[] = {at(row), at(row + 1)};
+        product(std::integral_constant<int, 2>(), b, cursors, row, first);
+      });
+    if (row < end)
+      in_parts<MOST>(call.batch, [&](auto b, int64_t first) {
+        Cursor cursors[] = {at(row)};
+        product(std::integral_constant<int, 1>(), b, cursors, row, first);
+      });
+  });
+}
+
+constexpr int REGISTERS = LANES == 16 ? 8 : 4;  // rows of activations whose sums they hold, for two rows of weights
+
+template <class At>
+void multiply_floats(const Call& call, At at) {
+  const Activations x(call, decltype(at(0))::PAIRED);
+  in_pairs<REGISTERS>(call, at, [&](auto r, auto b, auto* cursors, int64_t row, int64_t first) {
+    rows_of_floats<decltype(r)::value, decltype(b)::value>(cursors, call, x, row, first);
+  });
+}
+
+#if defined(__AVX2__)
+template <class At>
+void multiply_codes(const Call& call, At at) {
+  const Planes x(call, WORD);
+  in_pairs<REGISTERS / 2>(call, at, [&](auto r, auto b, auto* cursors, int64_t row, int64_t first) {
+    rows_of_codes<decltype(r)::value, decltype(b)::value>(cursors, call, x, row, first);
+  });
+}
+#endif
+
+// Rows `begin` to `end` as floats, [end - begin, in], for the dense library.
+template <class At>
+void expand_rows(const Call& call, int64_t begin, int64_t end, float* to, At at) {
+  const int64_t words = call.words(), each = call.scales ? (call.group + WORD - 1) / WORD : words;
+  for_rows(end - begin, 4, call.threads, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; row++) {
+      auto cursor = at(begin + row);
+      for (int64_t word = 0; word < words; word++, cursor.next()) {
+        const float scale = call.scale(begin + row, word / each);
+        float* place = to + row * call.in + word * WORD;
+        const int64_t left = call.in - word * WORD;
+        float last[WORD], *whole = left < WORD ? last : place;
+#pragma GCC unroll 8
+        for (int j = 0; j < WORD / LANES; j++) {
+          const Lanes weights = cursor.floats(j) * scale;
+          memcpy(whole + j * LANES, &weights, sizeof weights);
+        }
+        if (left < WORD) memcpy(place, last, left * sizeof(float));
+      }
+    }
+  });
+}

@@ -1,0 +1,52 @@
+"""What a model weighs on the disk and in memory, and how long it takes to load, in each form that it is written in."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from harness import export, models
+from harness.inference import roofline
+
+REPEATS = 3
+
+
+def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], scratch: Path) -> list[dict[str, Any]]:
+    """Writes a model in several forms and loads each three times.
+
+    The files have just been written, so they are read from the system's cache, not from the disk.
+
+    Args:
+        model: Dense float32 weights.
+        processor: Its processor.
+        forms: Format and precision of each.
+        scratch: A folder for them.
+
+    Returns:
+        Of each form `bytes_on_disk` (weights alone), `bytes_in_memory` and `load_seconds`, the median.
+    """
+    said = []
+    for turn, (format, precision) in enumerate(forms):
+        folder = scratch / f"form{turn}"
+        folder.mkdir()
+        export.export(model, processor, folder, format, precision)
+        seconds = []
+        for _ in range(REPEATS):
+            begin = time.perf_counter()
+            loaded = models.load(folder) if format == export.PLAIN else export.load(folder)
+            seconds.append(time.perf_counter() - begin)
+        said.append(
+            {
+                "format": format,
+                "precision": precision,
+                "bytes_on_disk": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+                "bytes_in_memory": roofline.in_memory(loaded),
+                "load_seconds": statistics.median(seconds),
+            }
+        )
+    return said

@@ -1,0 +1,237 @@
+"""How fast engines generate with one model's weights: interleaved with the dense baseline, in one process.
+
+A round runs every engine once, each round beginning with another one; what disturbs the machine disturbs them alike.
+Reported are medians with the quartiles, and of speed-ups the median of the rounds' own ratios:
+
+    first = seconds until the first token       step = seconds between two tokens       speedup = dense step / step
+
+Another program's runtime is measured before, in a process of its own (`alone`).
+
+Nothing is reported of an engine whose logits are not the dense model's (`agreement`). Beside the times stand what a
+step must read and how fast this machine reads (`roofline`), and a ratio of operations that is no speed-up and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import resource
+import statistics
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import rooms
+from harness.inference import alone, roofline, swap
+from harness.inference.agreement import agreement, check, reference
+from harness.inference.greedy import Run, generate
+from harness.inference.prompts import prompts, seconds_heard
+from harness.problems import Problem
+from harness.runs.job import Progress
+from harness.tracking.environment import environment
+
+DENSE = "torch_dense:dtype=float32"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is generated, and how often.
+
+    Attributes:
+        batch: Rows at once.
+        prompt: Tokens that are read before the first is generated; a model that hears hears its window.
+        tokens: Tokens that are generated.
+        repeats: Rounds that count.
+        warmup: Rounds before them that do not.
+        threads: Threads of the CPU; None for as many as torch takes.
+        seed: Draws the prompt.
+    """
+
+    batch: int = 1
+    prompt: int = 128
+    tokens: int = 32
+    repeats: int = 7
+    warmup: int = 1
+    threads: int | None = None
+    seed: int = 0
+
+
+def measure(
+    model: nn.Module, engines: Sequence[str], setting: Setting, against: str = DENSE
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Measures engines on a model's weights, reporting after every generation.
+
+    Args:
+        model: Dense float32 weights with their zeros, on the CPU, in eval mode; they are not changed.
+        engines: Choices of the room `engine`.
+        setting: What is generated.
+        against: The engine that speed-ups are over.
+
+    Returns:
+        `setting`, `against`, `machine`, the ratio of operations, and under `engines` a report of each by its choice.
+
+    Raises:
+        Problem: An engine cannot run here, or computes something else than the weights say.
+    """
+    names = list(dict.fromkeys(str(rooms.resolve("engine", text)) for text in (against, *engines)))
+    where = device_of(names)
+    with threads(setting.threads) as count:
+        model = model.to(where)
+        inputs = prompts(model, setting.batch, setting.prompt, seed=setting.seed)
+        lanes, runs, agreed = ready(model, names, inputs, setting, count)
+        load, before = os.getloadavg()[0], _preemptions()
+        rounds = setting.warmup + setting.repeats
+        for done, (name, run) in enumerate(race(lanes, inputs, setting, rounds), 1):
+            runs[name].append(run)
+            yield Progress(done, rounds * len(lanes), {"tokens_per_second": setting.batch / run.step}, "generation")
+        preempted = _preemptions() - before
+        speed = roofline.bandwidth() if where == "cpu" else None
+        counted = {name: each[setting.warmup :] for name, each in runs.items()}
+        report = {
+            name: {"agreement": agreed[name], "alone": name not in lanes}
+            | times(counted[name], counted[names[0]], setting, model)
+            | (reads(lanes[name], inputs, speed, counted[name]) if name in lanes else {})
+            for name in names
+        }
+    here = environment()
+    machine = {"cpu": here["cpu"], "gpu": here["gpu"] if where == "cuda" else None, "threads": count}
+    machine |= {"bandwidth": speed, "last_cache": roofline.cache_bytes(), "load_before": load, "preemptions": preempted}
+    counts = [*swap.prunable(model), *filter(None, [swap.head(model)])]
+    ratio = roofline.theoretical_flop_ratio(model, counts)
+    said = {"setting": asdict(setting), "against": names[0], "machine": machine, "theoretical_flop_ratio": ratio}
+    return {**said, "engines": report}
+
+
+def ready(
+    model: nn.Module, names: Sequence[str], inputs: Mapping[str, torch.Tensor], setting: Setting, count: int
+) -> tuple[dict[str, nn.Module], dict[str, list[Run]], dict[str, dict[str, Any]]]:
+    """Makes the engines of a model and verifies them; peers are measured here already.
+
+    Returns:
+        The engines that are to be interleaved, the runs of each so far, and its agreement with the dense model.
+
+    Raises:
+        Problem: An engine computes something else than the weights say.
+    """
+    dense = reference(model, inputs, setting.tokens)
+    runs: dict[str, list[Run]] = {name: [] for name in names}
+    agreed: dict[str, dict[str, Any]] = {}
+    for name in filter(is_peer, names):
+        runs[name], agreed[name] = alone.measure(model, name, setting, count, dense)
+    lanes = {name: prepared(model, name) for name in names if not is_peer(name)}
+    agreed |= {name: agreement(lane, inputs, dense) for name, lane in lanes.items()}
+    for name in names:
+        if rooms.bind("engine", name, "exact")():
+            check(name, agreed[name])
+    return lanes, runs, agreed
+
+
+def hardware(machine: Mapping[str, Any]) -> str:
+    """Returns what the times are of, in words: the GPU, or the processor and how many threads it had."""
+    return machine["gpu"] or f"{machine['cpu']}, {machine['threads']} thread{'s' if machine['threads'] > 1 else ''}"
+
+
+def device_of(engines: Sequence[str]) -> str:
+    """Returns where engines run, "cpu" or "cuda".
+
+    Raises:
+        Problem: One of them cannot run here, or one runs on the CPU and another on the GPU.
+    """
+    for name in engines:
+        if reason := rooms.bind("engine", name, "available")():
+            raise Problem(f"the engine {rooms.parse(name).name} cannot run here: {reason}", where=name)
+    places = {rooms.load("engine", rooms.parse(name).name).DEVICE: name for name in engines}
+    if {"cpu", "cuda"} <= places.keys():
+        what = f"{places['cpu']} runs on the CPU and {places['cuda']} on the GPU"
+        raise Problem(what, hint="measure them one after the other")
+    return "cuda" if "cuda" in places else "cpu"
+
+
+def is_peer(engine: str) -> bool:
+    """Says whether an engine is another program's runtime, measured alone."""
+    return rooms.ROOMS["engine"].method(rooms.parse(engine).name).constants.get("PEER", False)
+
+
+def prepared(model: nn.Module, engine: str) -> nn.Module:
+    """Returns what an engine makes of a copy of the model; the model itself where there is nothing to make."""
+    return model if engine == DENSE else rooms.bind("engine", engine)(copy.deepcopy(model)).eval()
+
+
+def race(
+    lanes: Mapping[str, nn.Module], inputs: Mapping[str, torch.Tensor], setting: Setting, rounds: int
+) -> Iterator[tuple[str, Run]]:
+    """Yields a generation of every engine per round, each round beginning with another one."""
+    names = list(lanes)
+    for turn in range(rounds):
+        for step in range(len(names)):
+            name = names[(turn + step) % len(names)]
+            yield name, generate(lanes[name], inputs, setting.tokens)
+
+
+def times(runs: Sequence[Run], dense: Sequence[Run], setting: Setting, model: nn.Module) -> dict[str, Any]:
+    """Returns how fast an engine was, and over the dense runs of the same rounds."""
+    found = {
+        "tokens_per_second": spread([setting.batch / run.step for run in runs]),
+        "step_seconds": spread([run.step for run in runs]),
+        "first_token_ms": spread([1e3 * run.first for run in runs]),
+        "speedup": spread([other.step / run.step for run, other in zip(runs, dense, strict=True)]),
+        "first_token_speedup": spread([other.first / run.first for run, other in zip(runs, dense, strict=True)]),
+        "total_speedup": spread([_total(other) / _total(run) for run, other in zip(runs, dense, strict=True)]),
+    }
+    if not model.config.is_encoder_decoder:
+        found["prefill_tokens_per_second"] = spread([setting.batch * setting.prompt / run.first for run in runs])
+        return found
+    found["encoder_seconds"] = spread([run.encoder for run in runs])
+    found["encoder_share"] = spread([run.encoder / _total(run) for run in runs])
+    if heard := seconds_heard(model):
+        found["real_time_factor"] = spread([_total(run) / (heard * setting.batch) for run in runs])
+    else:
+        found["prefill_tokens_per_second"] = spread([setting.batch * setting.prompt / run.encoder for run in runs])
+    return found
+
+
+def reads(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], speed: float | None, runs: Sequence[Run]
+) -> dict[str, Any]:
+    """Returns what an engine's step reads, what it holds, and the share of the bound that reading is."""
+    read = roofline.read_by_a_step(model, inputs)
+    found: dict[str, Any] = {"bytes_in_memory": roofline.in_memory(model), "bytes_read_by_a_step": read}
+    if speed:
+        bound = sum(read.values()) / speed
+        found["bound_tokens_per_second"] = runs[0].tokens.shape[0] / bound
+        found["share_of_bound"] = bound / statistics.median(run.step for run in runs)
+    return found
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Returns the median, the quartiles, the median's standard error by the quartiles, and the values themselves.
+
+    s.e. = 0.93 (q75 - q25) / sqrt(n)        as of a normal distribution, unmoved by a round that was disturbed
+    """
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    error = 0.93 * (high - low) / len(values) ** 0.5 if len(values) > 1 else None
+    return {"median": statistics.median(values), "q25": low, "q75": high, "stderr": error, "values": list(values)}
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Lets torch and the kernels have so many threads, by default as many as they have; gives how many these are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield count or before
+    finally:
+        torch.set_num_threads(before)
+
+
+def _preemptions() -> int:
+    """Returns how often this process had to give a core away."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _total(run: Run) -> float:
+    return run.first + run.rest

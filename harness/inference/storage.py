@@ -1,0 +1,84 @@
+"""A model's packed matrices in one safetensors file, and back, byte for byte.
+
+Tensors are named `layer/tensor`. The metadata hold, as one JSON text, the version of this layout, format, precision and
+shape of every layer, and the sha256 of the whole content, which is checked when the file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from harness.inference import formats
+from harness.inference.formats import Packed
+from harness.problems import Problem
+
+FILE = "packed.safetensors"
+VERSION = 1
+_KEY = "packed"
+
+
+def save(path: Path, layers: Mapping[str, Packed]) -> None:
+    """Writes packed matrices by layer name into a file."""
+    tensors = {f"{name}/{key}": tensor for name, packed in layers.items() for key, tensor in packed.tensors.items()}
+    described = {
+        name: {"format": packed.format, "precision": packed.precision, "shape": list(packed.shape)}
+        for name, packed in layers.items()
+    }
+    said = {"version": VERSION, "layers": described, "sha256": _digest(described, tensors)}
+    save_file(tensors, path, {_KEY: json.dumps(said, sort_keys=True)})
+
+
+def load(path: Path) -> dict[str, Packed]:
+    """Reads what `save` has written.
+
+    Raises:
+        Problem: There is no such file; it is damaged or of another version; it has a format that is unknown here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise Problem("there are no packed weights here", where=str(path))
+    try:
+        with safe_open(path, "pt") as file:
+            said = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+    if said.get("version") != VERSION:
+        what = f"packed weights of version {said.get('version', 'none')}; this harness reads version {VERSION}"
+        raise Problem(what, where=str(path), hint="pack the model again")
+    if said.get("sha256") != _digest(said["layers"], tensors):
+        raise _damaged(path, "its content is not what was written")
+    return {name: _layer(name, about, tensors, path) for name, about in said["layers"].items()}
+
+
+def _layer(name: str, about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> Packed:
+    own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.rpartition("/")[0] == name}
+    where = f"{path}: {name}"
+    order = formats.types(about["format"], about["precision"], where)
+    held = {key: own[key] for key in sorted(own, key=lambda key: list(order).index(key) if key in order else -1)}
+    packed = Packed(about["format"], about["precision"], tuple(about["shape"]), held)
+    formats.check(packed, where)
+    return packed
+
+
+def _damaged(path: Path, why: str) -> Problem:
+    return Problem(f"damaged packed weights: {why}", where=str(path), hint="copy the file or pack the model again")
+
+
+def _digest(layers: Mapping, tensors: Mapping[str, Tensor]) -> str:
+    """Returns the sha256 of the layers' description and of every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(layers, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(memoryview(tensor.flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()

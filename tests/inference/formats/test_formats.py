@@ -1,0 +1,106 @@
+"""What every file of the format room must keep; a new file is picked up by itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.inference import formats
+from harness.inference.formats import Packed
+from harness.inference.values import PRECISIONS, decode, encode
+from harness.problems import Problem
+from harness.rooms import ROOMS
+
+NAMES = ROOMS["format"].names()
+CHOICES = (*(name for name in NAMES if name != "nm"), "slot:slots=8")
+
+
+@st.composite
+def matrices(draw):
+    rows, columns = draw(st.integers(1, 40)), draw(st.integers(1, 200))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    weight = torch.randn(rows, columns, generator=generator)
+    weight *= torch.rand(rows, columns, generator=generator) >= draw(st.sampled_from([0, 0.3, 0.5, 0.75, 0.9, 1]))
+    if draw(st.booleans()):
+        weight[draw(st.integers(0, rows - 1))] = 0
+    return weight
+
+
+@given(matrices(), st.sampled_from(CHOICES), st.sampled_from(list(PRECISIONS)))
+def test_unpacking_gives_back_every_byte(weight, name, precision):
+    packed = formats.pack(weight, name, precision)
+    back = formats.unpack(packed)
+    expected = decode(*encode(weight, precision))
+    assert back.dtype == torch.float32 and back.shape == weight.shape
+    assert torch.equal(back, expected)
+    if precision == "fp32":
+        assert torch.equal(back, weight)
+
+
+@pytest.mark.parametrize("n, m", [(2, 4), (4, 8), (1, 4), (4, 16), (8, 16), (1, 2)])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_patterns_are_held_without_a_tail(n, m, precision):
+    chance = torch.rand(21, 48, generator=torch.Generator().manual_seed(n)).view(21, -1, m)
+    weight = torch.where(chance.argsort(2).argsort(2) < n, chance + 0.5, 0.0).view(21, 48)
+    packed = formats.pack(weight, f"{n}:{m}", precision)
+    assert len(packed.tensors["values"]) == 0
+    assert torch.equal(formats.unpack(packed), decode(*encode(weight, precision)))
+
+
+def test_a_broken_pattern_is_named():
+    weight = torch.zeros(3, 16)
+    weight[1, 4:7] = 1
+    with pytest.raises(Problem, match="row 1 has 3 weights in columns 4 to 7"):
+        formats.pack(weight, "2:4")
+
+
+@pytest.mark.parametrize("n, m", [(3, 4), (2, 5), (16, 32)])
+def test_patterns_that_fit_no_tile_are_refused(n, m):
+    with pytest.raises(Problem, match="does not fit tiles"):
+        formats.pack(torch.zeros(4, 32), f"{n}:{m}")
+
+
+def test_bytes_at_75_percent():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(256, 4096, generator=generator) * (torch.rand(256, 4096, generator=generator) >= 0.75)
+    per_eight = {name: formats.pack(weight, name, "int8").bytes / weight.numel() * 8 for name in CHOICES}
+    assert per_eight == pytest.approx({"dense": 8, "bitmask": 3, "index": 6, "slot": 4, "slot:slots=8": 6}, rel=0.03)
+
+
+@pytest.mark.parametrize("name", [name for name in CHOICES if name not in ("dense", "bitmask")])
+def test_columns_beyond_16_bits_are_refused(name):
+    weight = torch.zeros(1, 65537)
+    weight[0, -1] = 1
+    with pytest.raises(Problem, match="16-bit"):
+        formats.pack(weight, name)
+    formats.unpack(formats.pack(weight[:, 1:], name))
+    assert formats.unpack(formats.pack(weight))[0, -1] == 1
+
+
+def test_groups_only_where_the_format_has_them():
+    weight = torch.randn(4, 256)
+    for name in ("dense", "bitmask"):
+        packed = formats.pack(weight, name, "int8", group=64)
+        assert packed.tensors["scales"].shape == packed.tensors["sums"].shape == (4, 4)
+        assert torch.equal(formats.unpack(packed), decode(*encode(weight, "int8", group=64)))
+    for name in ("index", "slot"):
+        with pytest.raises(Problem, match="one scale a row"):
+            formats.pack(weight, name, "int8", group=64)
+
+
+def test_unknown_names_are_problems():
+    with pytest.raises(Problem, match="did you mean 'bitmask'"):
+        formats.pack(torch.ones(2, 2), "bitmaks")
+    with pytest.raises(Problem, match="unknown precision"):
+        formats.pack(torch.ones(2, 2), "bitmask", "int7")
+    with pytest.raises(Problem, match="slots"):
+        formats.pack(torch.ones(2, 2), "slot:slots=5")
+
+
+def test_cast_tensors_are_refused():
+    packed = formats.pack(torch.randn(4, 64), "bitmask")
+    cast = Packed(packed.format, packed.precision, packed.shape, {k: v.half() for k, v in packed.tensors.items()})
+    with pytest.raises(Problem, match="cannot be cast"):
+        formats.unpack(cast)

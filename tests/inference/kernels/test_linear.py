@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import copy
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from harness.inference import formats
+from harness.inference.kernels import build, isa, linear
+from harness.inference.kernels.linear import PackedLinear, matmul
+from harness.inference.values import PRECISIONS
+from harness.problems import Problem
+
+BUILDS = [name for name in isa.FEATURES if isa.has(name)]
+FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8", "2:4")
+
+pytestmark = pytest.mark.skipif(build.reason() is not None, reason=str(build.reason()))
+
+
+def bound(x, weight, precision):
+    """How far a product may be off: the rounding of fp32 sums, and with int8 activations of 14 bits."""
+    step = 1 / 16382 if precision == "int8" else 0
+    largest, magnitude = x.abs().amax(1, keepdim=True).double(), weight.abs().sum(1).double()
+    return largest * magnitude * (step + 4e-7) + 1e-6
+
+
+def sparse(rows, columns, sparsity, seed, pattern=False):
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(rows, columns, generator=generator)
+    chance = torch.rand(rows, columns, generator=generator)
+    if pattern:
+        groups = nn.functional.pad(chance, (0, -columns % 4)).view(rows, -1, 4)
+        return weight * (groups.argsort(2).argsort(2) >= 2).view(rows, -1)[:, :columns]
+    return weight * (chance >= sparsity)
+
+
+@given(st.data())
+@settings(max_examples=150)
+def test_products_are_those_of_float64(data):
+    draw = data.draw
+    name, precision = draw(st.sampled_from(FORMATS)), draw(st.sampled_from(list(PRECISIONS)))
+    rows, columns = draw(st.integers(1, 70)), draw(st.integers(1, 300))
+    sparsity = draw(st.sampled_from([0, 0.5, 0.75, 0.95, 1]))
+    weight = sparse(rows, columns, sparsity, draw(st.integers(0, 999)), name == "2:4")
+    weight[draw(st.integers(0, rows - 1))] = 0
+    group = 64 if precision == "int8" and name in ("dense", "bitmask") and draw(st.booleans()) else 0
+    packed = formats.pack(weight, name, precision, group=group)
+    batch = draw(st.integers(1, 18))
+    x = torch.randn(batch, columns, generator=torch.Generator().manual_seed(1)) * 10 ** draw(st.integers(-3, 3))
+    bias = torch.randn(rows) if draw(st.booleans()) else None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(draw(st.integers(1, 3)))
+    try:
+        with isa.limit(draw(st.sampled_from(BUILDS))):
+            y = matmul(packed, x, bias)
+    finally:
+        torch.set_num_threads(threads)
+    stored = formats.unpack(packed)
+    expected = x.double() @ stored.double().T + (0 if bias is None else bias.double())
+    assert y.dtype == torch.float32 and y.shape == (batch, rows)
+    assert ((y - expected).abs() <= bound(x, stored, precision)).all()
+
+
+@pytest.mark.parametrize("build_name", BUILDS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_narrow_layers(name, build_name):
+    with isa.limit(build_name):
+        for columns in range(1, 41):
+            weight = sparse(9, columns, 0.5, columns, name == "2:4")
+            for precision in PRECISIONS:
+                packed = formats.pack(weight, name, precision)
+                x = torch.randn(2, columns)
+                stored = formats.unpack(packed)
+                off = (matmul(packed, x) - x.double() @ stored.double().T).abs()
+                assert (off <= bound(x, stored, precision)).all()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_long_batches_are_expanded(name, precision):
+    weight = sparse(300, 200, 0.6, 0, name == "2:4")
+    packed, x, bias = formats.pack(weight, name, precision), torch.randn(3, 96, 200), torch.randn(300)
+    y = matmul(packed, x, bias)
+    expected = nn.functional.linear(x.double(), formats.unpack(packed).double(), bias.double())
+    assert y.shape == (3, 96, 300)
+    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+def test_blocks_of_the_expansion_cover_all_rows(monkeypatch):
+    monkeypatch.setattr(linear, "BUFFER", 4 * 200 * 7)
+    weight = sparse(300, 200, 0.6, 0)
+    x = torch.randn(97, 200)
+    torch.testing.assert_close(matmul(formats.pack(weight), x), x @ weight.T, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 50])
+def test_other_types_and_layouts(rows):
+    weight = sparse(40, 96, 0.5, 0)
+    packed = formats.pack(weight)
+    x = torch.randn(96, rows).T
+    assert not x.is_contiguous()
+    torch.testing.assert_close(matmul(packed, x), x @ weight.T, atol=1e-4, rtol=1e-5)
+    for dtype, off in ((torch.bfloat16, 0.2), (torch.float16, 0.05)):
+        y = matmul(packed, x.to(dtype))
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.float(), x @ weight.T, atol=off, rtol=0.02)
+
+
+def test_leading_dimensions_and_an_empty_batch():
+    packed = formats.pack(sparse(10, 32, 0.5, 0))
+    assert matmul(packed, torch.randn(32)).shape == (10,)
+    assert matmul(packed, torch.randn(2, 3, 32)).shape == (2, 3, 10)
+    assert matmul(packed, torch.randn(0, 32)).shape == (0, 10)
+
+
+@pytest.mark.parametrize("name", ("dense", "bitmask", "slot", "index"))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so(name, bad):
+    x = torch.randn(2, 64)
+    x[1, 5] = bad
+    weight = torch.rand(8, 64) + 1
+    for precision in ("fp32", "int8"):
+        y = matmul(formats.pack(weight, name, precision), x)
+        assert torch.isfinite(y[0]).all() and not torch.isfinite(y[1]).any()
+
+
+@pytest.mark.parametrize("name", ("dense", "bitmask", "slot", "index"))
+@pytest.mark.parametrize("size", [0, 1e-40, 1e-36, 1e30])
+def test_activations_of_any_size_are_multiplied(name, size):
+    x, packed = torch.linspace(-1, 1, 64)[None] * size, formats.pack(torch.rand(8, 64), name, "int8")
+    y, expected = matmul(packed, x), x.double() @ formats.unpack(packed).double().T
+    assert ((y - expected).abs() <= 64 * max(size, 1e-30) / 16382).all()
+
+
+@pytest.mark.parametrize("name", ("dense", "bitmask", "slot", "index"))
+def test_weights_may_move_between_calls(name):
+    layer = PackedLinear.from_linear(nn.Linear(64, 16), name, "int8")
+    x, before = torch.randn(3, 64), layer(torch.randn(3, 64))
+    moved = copy.deepcopy(layer)
+    for buffer in layer.buffers():
+        buffer.copy_(torch.zeros_like(buffer) if buffer.is_floating_point() else buffer)
+    assert before.shape == (3, 16) and not layer(x).any() and moved(x).any()
+    layer.load_state_dict(moved.state_dict(), assign=True)
+    assert torch.equal(layer(x), moved(x))
+
+
+def test_threads_multiply_with_one_layer_at_once():
+    layer = PackedLinear.from_linear(nn.Linear(300, 200), "bitmask", "fp32")
+    given = [torch.randn(1 + seed % 5, 300) for seed in range(64)]
+    expected = [layer(x) for x in given]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(layer, given * 4))
+    assert all(map(torch.equal, found, expected * 4))
+
+
+def test_weights_that_are_elsewhere_are_a_problem():
+    layer = PackedLinear.from_linear(nn.Linear(64, 16)).to("meta")
+    with pytest.raises(Problem, match="on the CPU"):
+        layer(torch.randn(1, 64))
+
+
+@pytest.mark.parametrize(
+    "x, said",
+    [
+        (torch.randn(2, 31), r"\[\.\.\., 32\].*not float32 \[2, 31\]"),
+        (torch.randn(2, 32).double(), "not float64"),
+        (torch.ones(2, 32, dtype=torch.int64), "not int64"),
+        (torch.randn(2, 32, device="meta"), "on meta"),
+    ],
+)
+def test_wrong_activations_are_problems(x, said):
+    with pytest.raises(Problem, match=said):
+        matmul(formats.pack(torch.randn(4, 32)), x)
+
+
+def test_no_gradient_is_a_problem_and_not_a_zero():
+    packed = formats.pack(torch.randn(4, 32))
+    x = torch.randn(2, 32, requires_grad=True)
+    with pytest.raises(Problem, match="no gradient"):
+        matmul(packed, x)
+    with torch.no_grad():
+        assert matmul(packed, x).shape == (2, 4)
+
+
+def test_a_layer_takes_the_place_of_a_linear_one():
+    dense = nn.Linear(48, 20)
+    layer = PackedLinear.from_linear(dense, "slot:slots=8", "fp32")
+    x = torch.randn(3, 48)
+    torch.testing.assert_close(layer(x), dense(x).detach(), atol=1e-5, rtol=1e-5)
+    assert (layer.in_features, layer.out_features) == (48, 20)
+    assert set(layer.state_dict()) == {*layer.packed.tensors, "bias"}
+    again = copy.deepcopy(layer)
+    again.load_state_dict(layer.state_dict())
+    assert torch.equal(again(x), layer(x))
+    with pytest.raises(Problem, match="cannot be cast"):
+        layer.bfloat16()
+
+
+@pytest.mark.parametrize("name", ("bitmask", "slot", "index", "dense"))
+def test_it_is_traced(name):
+    model = nn.Sequential(PackedLinear.from_linear(nn.Linear(64, 32), name, "int8"), nn.ReLU())
+    x = torch.randn(4, 64)
+    with torch.no_grad():
+        exported = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        assert "packed_linear" in str(exported.graph)
+        torch.testing.assert_close(exported.module()(x), model(x))
+        torch.testing.assert_close(exported.module()(x[:3]), model(x[:3]))
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(x), model(x))
+
+
+def test_the_operator_keeps_torchs_rules():
+    packed = formats.pack(torch.randn(8, 64), "bitmask", "int8")
+    arguments = (torch.randn(2, 64), list(packed.tensors.values()), None, packed.format, packed.precision, 8, 64)
+    torch.library.opcheck(linear.packed_linear, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_without_a_compiler_it_says_so_and_multiplies(monkeypatch):
+    packed, x, bias = formats.pack(sparse(10, 32, 0.5, 0), "bitmask", "int8"), torch.randn(2, 3, 32), torch.randn(10)
+    monkeypatch.setattr(build, "reason", lambda: "there is no C++ compiler")
+    linear._warn.cache_clear()
+    with pytest.warns(RuntimeWarning, match="no C\\+\\+ compiler"):
+        y = matmul(packed, x, bias)
+    torch.testing.assert_close(y, nn.functional.linear(x, formats.unpack(packed), bias))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matmul(packed, x)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.inference import formats
+from harness.inference.choice import choose, estimates
+from harness.inference.kernels import isa
+from harness.problems import Problem
+
+
+def sparse(rows, columns, sparsity):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(rows, columns, generator=generator) * (
+        torch.rand(rows, columns, generator=generator) >= sparsity
+    )
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.5, 0.75, 0.95])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_bytes_are_those_that_are_stored(sparsity, precision):
+    weight = sparse(512, 1024, sparsity)
+    for estimate in estimates(weight, precision):
+        packed = formats.pack(weight, estimate.format, precision)
+        beside = sum(packed.tensors[name].nbytes for name in ("rows", "sums", "scales") if name in packed.tensors)
+        assert estimate.bytes == pytest.approx(packed.bytes - beside, rel=0.08)
+
+
+@pytest.mark.parametrize(
+    "build, sparsity, precision, expected",
+    [
+        ("avx512", 0, "fp32", "dense"),
+        ("avx512", 0.5, "int8", "bitmask"),
+        ("avx512", 0.75, "bf16", "bitmask"),
+        ("avx512", 0.97, "fp32", "index"),
+        ("avx2", 0.5, "int8", "slot:slots=8"),
+        ("avx2", 0.8, "int8", "slot:slots=4"),
+        ("avx2", 0.97, "fp32", "index"),
+    ],
+)
+def test_choices(build, sparsity, precision, expected, monkeypatch):
+    monkeypatch.setattr(isa, "best", lambda: build)
+    assert choose(sparse(256, 1024, sparsity), precision) == expected
+
+
+def test_a_wide_matrix_has_no_format_of_16_bit_columns():
+    assert {each.format for each in estimates(torch.ones(1, 65537))} == {"dense", "bitmask"}
+
+
+def test_an_unknown_precision():
+    with pytest.raises(Problem, match="unknown precision"):
+        choose(torch.ones(2, 2), "int4")

@@ -1,0 +1,130 @@
+"""Engines measured side by side: the order of the rounds, the figures from the times, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness import rooms
+from harness.inference import measure as module
+from harness.inference.greedy import Run
+from harness.inference.measure import DENSE, Setting, measure, race, spread, threads, times
+from harness.inference.report import loaded, table
+from harness.problems import Problem
+
+
+def report(model, engines, setting, **more):
+    steps = measure(model, engines, setting, **more)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as ended:
+            return ended.value
+
+
+@pytest.fixture(scope="module")
+def said(tiny_models):
+    model, _ = tiny_models.tiny("t5")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    found = report(model, ["torch_csr", "torch_int8"], Setting(2, 6, 4, repeats=2, threads=1))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    return found
+
+
+def test_every_engine_is_reported_beside_the_baseline(said):
+    assert list(said["engines"]) == [DENSE, "torch_csr", "torch_int8:head=keep"]
+    assert said["against"] == DENSE and said["machine"]["threads"] == 1
+    for name, engine in said["engines"].items():
+        assert len(engine["step_seconds"]["values"]) == 2
+        assert engine["agreement"]["greedy_equal"] or name.startswith("torch_int8")
+    assert said["theoretical_flop_ratio"] == pytest.approx(1, abs=1e-3)
+
+
+def test_the_share_of_the_bound_is_reading_over_the_step(said):
+    own = said["engines"]["torch_csr"]
+    read = sum(own["bytes_read_by_a_step"].values())
+    bound = read / said["machine"]["bandwidth"]
+    assert own["share_of_bound"] == pytest.approx(bound / own["step_seconds"]["median"])
+    assert own["bound_tokens_per_second"] == pytest.approx(2 / bound)
+
+
+def test_the_table_says_what_a_reader_must_know(said):
+    text = table(said)
+    for part in (
+        "Batch 2, prompt of 6 tokens, 4 generated",
+        "Theoretical only",
+        "GB/s",
+        "encoder's share",
+        "Load average",
+    ):
+        assert part in text
+    rows = [line for line in text.splitlines() if line.startswith("| torch")]
+    assert len(rows) == 3 and len({row.count("|") for row in rows}) == 1
+    assert "real-time" not in text
+
+
+def test_each_round_begins_with_another_engine(monkeypatch):
+    monkeypatch.setattr(module, "generate", lambda model, inputs, tokens: model)
+    order = [name for name, _ in race(dict.fromkeys("abc"), {}, Setting(), rounds=4)]
+    assert "".join(order) == "abcbcacababc"
+
+
+def test_figures_follow_from_the_times(tiny_models):
+    model, _ = tiny_models.tiny("llama")
+    tokens = torch.zeros(2, 5)
+    dense = [Run(tokens, 0.0, 1.0, 4.0), Run(tokens, 0.0, 2.0, 8.0), Run(tokens, 0.0, 1.0, 4.0)]
+    own = [Run(tokens, 0.0, 0.5, 1.0), Run(tokens, 0.0, 0.5, 4.0), Run(tokens, 0.0, 0.5, 2.0)]
+    found = times(own, dense, Setting(batch=2, prompt=10), model)
+    assert found["speedup"]["values"] == [4, 2, 2] and found["speedup"]["median"] == 2
+    assert found["step_seconds"]["median"] == 0.5 and found["tokens_per_second"]["median"] == 4
+    assert found["first_token_speedup"]["values"] == [2, 4, 2]
+    assert found["total_speedup"]["values"] == [5 / 1.5, 10 / 4.5, 2]
+    assert found["prefill_tokens_per_second"]["median"] == 40
+    assert "encoder_share" not in found and "real_time_factor" not in found
+
+
+def test_a_model_that_hears_is_measured_against_the_clock(tiny_models):
+    model, _ = tiny_models.tiny("whisper")
+    runs = [Run(torch.zeros(2, 5), 1.0, 1.5, 4.5)]
+    found = times(runs, runs, Setting(batch=2), model)
+    assert found["real_time_factor"]["median"] == 6 / (2 * 6)
+    assert found["encoder_share"]["median"] == 1 / 6
+    assert "prefill_tokens_per_second" not in found
+
+
+def test_spread_has_the_quartiles_and_the_standard_error():
+    found = spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (found["median"], found["q25"], found["q75"]) == (3, 2, 4)
+    assert found["stderr"] == pytest.approx(0.93 * 2 / 5**0.5)
+    alone = spread([7.0])
+    assert (alone["median"], alone["q25"], alone["q75"], alone["stderr"]) == (7, 7, 7, None)
+
+
+def test_threads_are_given_back():
+    before = torch.get_num_threads()
+    with threads(before + 1) as count:
+        assert torch.get_num_threads() == count == before + 1
+    with threads(None) as count:
+        assert count == before
+    assert torch.get_num_threads() == before
+
+
+def test_one_place_is_found_for_all_engines(monkeypatch):
+    assert module.device_of([DENSE, "torch_csr"]) == "cpu"
+    monkeypatch.setattr(rooms.load("engine", "torch_24"), "available", lambda: None)
+    assert module.device_of([DENSE, "torch_24"]) == "cuda"
+    with pytest.raises(Problem, match="torch_csr runs on the CPU and torch_24 on the GPU"):
+        module.device_of([DENSE, "torch_csr", "torch_24"])
+
+
+def test_an_engine_that_is_not_what_it_says_is_not_reported(tiny_models, monkeypatch):
+    monkeypatch.setattr(rooms.load("engine", "torch_int8"), "exact", lambda: True)
+    with pytest.raises(Problem, match="computes other logits than the dense weights"):
+        report(tiny_models.tiny("mpt")[0], ["torch_int8"], Setting(1, 4, 3, repeats=1))
+
+
+def test_forms_are_shown_in_mebibytes():
+    text = loaded(
+        [{"format": "slot", "precision": "int8", "bytes_on_disk": 2**20, "bytes_in_memory": 2**21, "load_seconds": 0.5}]
+    )
+    assert "| slot int8 | 1.0 | 2.0 | 0.50 |" in text
