@@ -1,0 +1,279 @@
+"""How fast a linear layer multiplies with packed weights, beside torch and our dense kernels (`harness bench linear`).
+
+All contenders of a case (a shape, a sparsity, a batch, a number of threads, a build of the kernels) run in one process,
+interleaved round by round, each round beginning with another. Before every product memory is read that is twice as
+large as the last cache, so that weights come from memory as they do between the layers of a model; the speed of that
+reading is the machine's bandwidth in the same run. A product during which the system gave a processor to something else
+is measured again, up to a number of rounds. Reported are medians, with the smallest and largest.
+
+The byte bound of a format is how much faster than our dense fp32 kernel it would be if both only waited for memory:
+bytes of the dense weights over bytes of the packed. `share` is how much of it was reached.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.bench import measure
+from harness.problems import Problem
+from harness.tracking.environment import environment
+
+SHAPES = ("4096x4096", "11008x4096", "4096x11008")
+"""Rows x columns: attention and the two sizes of the feed-forward layers of LLaMA-7B."""
+SPARSITIES = ("0.5", "0.6", "0.7", "0.75", "0.8", "0.9", "8:16", "4:16")
+FORMATS = ("dense", "bitmask", "slot:slots=4", "slot:slots=8", "index")
+PRECISIONS = ("fp32", "bf16", "int8")
+BASE, OWN = "torch fp32", "dense fp32"
+PATIENCE = 3
+"""How many times the rounds asked for there may be, until every contender has so many without an interruption."""
+FEWEST = 3
+"""With fewer products without an interruption all of them count."""
+LAST_CACHE = 32 << 20
+"""Bytes, where the system does not say."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is multiplied, and how.
+
+    Attributes:
+        shape: "rows x columns" of the matrix.
+        sparsity: A fraction of zeros or an N:M pattern.
+        batch: Rows of activations.
+        threads: Of torch and of the kernels.
+        build: Of the kernels, "avx512", "avx2" or "portable".
+    """
+
+    shape: str
+    sparsity: str
+    batch: int
+    threads: int
+    build: str
+
+    def __str__(self) -> str:
+        return f"{self.shape}, {self.sparsity}, batch {self.batch}, {self.threads} threads, {self.build}"
+
+
+def run(case: Case, formats: Sequence[str], precisions: Sequence[str], repeats: int) -> dict[str, Any]:
+    """Times all contenders of a case.
+
+    Args:
+        case: What is multiplied.
+        formats: Ours, with options or without; dense is always among them.
+        precisions: Of ours.
+        repeats: Rounds.
+
+    Returns:
+        The case, the bandwidth in GB/s, a row for each contender, and why others did not run.
+
+    Raises:
+        Problem: A shape that cannot be read, a build that this processor does not run.
+    """
+    import torch
+
+    from harness.bench import products
+    from harness.inference.kernels import isa
+
+    rows, columns = _shape(case.shape)
+    threads = torch.get_num_threads()
+    with isa.limit(case.build), torch.inference_mode():
+        torch.set_num_threads(case.threads)
+        try:
+            weight = products.matrix(rows, columns, case.sparsity)
+            x = torch.randn(case.batch, columns, generator=torch.Generator().manual_seed(1))
+            names = list(dict.fromkeys(["dense", *formats]))
+            kinds = list(dict.fromkeys(["fp32", *precisions]))
+            found = [*products.peers(weight, x), *products.ours(weight, x, names, kinds)]
+            absent = [each for each in found if isinstance(each, str)]
+            contenders = [each for each in found if not isinstance(each, str)]
+            times, speeds = _rounds([each.run for each in contenders], repeats, case.threads)
+        finally:
+            torch.set_num_threads(threads)
+    sizes = [(each.name, each.bytes) for each in contenders]
+    return {**asdict(case), "bandwidth": measure.spread(speeds), "rows": _rows(sizes, times), "absent": absent}
+
+
+def _shape(text: str) -> tuple[int, int]:
+    try:
+        rows, columns = (int(part) for part in text.split("x"))
+    except ValueError:
+        raise Problem(f"cannot read the shape {text!r}", hint="write ROWSxCOLUMNS, as in 4096x11008") from None
+    return rows, columns
+
+
+def _rounds(runs: Sequence[Callable[[], Any]], repeats: int, threads: int) -> tuple[list[list[float]], list[float]]:
+    """Returns the seconds of each and the speeds, in GB/s, of the reading between them."""
+    import torch
+
+    from harness.inference.kernels import build
+
+    memory = torch.ones(2 * last_cache() // 8, dtype=torch.int64)
+    stream = build.library("stream").stream
+    alone: list[list[float]] = [[] for _ in runs]
+    every: list[list[float]] = [[] for _ in runs]
+    speeds = []
+    for turn in range(-1, PATIENCE * repeats):  # the first round warms up
+        for step in range(len(runs)):
+            lane = (turn + step) % len(runs)
+            begin = time.perf_counter()
+            stream(memory.data_ptr(), len(memory), threads)
+            before, middle = _interruptions(), time.perf_counter()
+            runs[lane]()
+            end, after = time.perf_counter(), _interruptions()
+            if turn >= 0:
+                speeds.append(memory.nbytes / (middle - begin) / 1e9)
+                every[lane].append(end - middle)
+                alone[lane] += [end - middle] if before == after else []
+        if turn >= 0 and min(map(len, alone)) >= repeats:
+            break
+    return [clean if len(clean) >= FEWEST else each for clean, each in zip(alone, every, strict=True)], speeds
+
+
+def _interruptions() -> int:
+    """Returns how often the system took a processor from a thread of this process."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def last_cache() -> int:
+    """Returns the bytes of the processor's last cache."""
+    sizes = [LAST_CACHE]
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text.rstrip("KM")) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1], 1))
+    return max(sizes)
+
+
+def _rows(sizes: Sequence[tuple[str, int]], times: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+    spreads = {name: measure.spread(seconds) for (name, _), seconds in zip(sizes, times, strict=True)}
+    stored = dict(sizes)
+    base, own = spreads[BASE]["median"], spreads[OWN]["median"]
+    return [
+        {
+            "name": name,
+            "bytes": size,
+            "products": len(seconds),
+            "seconds": spreads[name],
+            "gb_per_second": size / spreads[name]["median"] / 1e9,
+            "over_torch": base / spreads[name]["median"],
+            "over_dense": own / spreads[name]["median"],
+            "share": own / spreads[name]["median"] * size / stored[OWN],
+        }
+        for (name, size), seconds in zip(sizes, times, strict=True)
+    ]
+
+
+def record(cases: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
+    """Returns what is kept of a benchmark, ready for JSON."""
+    return {
+        "benchmark": "linear",
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "repeats": repeats,
+        "read_between": 2 * last_cache(),
+        "cases": cases,
+        "environment": environment(),
+    }
+
+
+def table(said: dict[str, Any]) -> str:
+    """Returns a record as Markdown."""
+    machine = said["environment"]
+    lines = [
+        f"One linear layer, {said['repeats']} rounds, interleaved, weights out of cache "
+        f"({said['read_between'] >> 20} MiB read before each product). {machine['cpu']}, {machine['cores']} cores."
+    ]
+    for case in said["cases"]:
+        speed = case["bandwidth"]
+        where = Case(**{field: case[field] for field in Case.__dataclass_fields__})
+        lines += [
+            "",
+            f"**{where}.** Reading: {speed['median']:.1f} GB/s ({speed['min']:.1f} to {speed['max']:.1f}).",
+            "",
+            "| | ms | smallest to largest | MiB | GB/s | x torch fp32 | x dense fp32 | of byte bound |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            *(f"| {' | '.join(_cells(row))} |" for row in case["rows"]),
+            *("" if not case["absent"] else f"\nNot run: {'; '.join(case['absent'])}.").splitlines(),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(row: dict[str, Any]) -> Iterator[str]:
+    seconds = row["seconds"]
+    yield row["name"]
+    yield f"{seconds['median'] * 1e3:.2f}"
+    yield f"{seconds['min'] * 1e3:.2f} to {seconds['max'] * 1e3:.2f}"
+    yield f"{row['bytes'] / 2**20:.1f}"
+    yield f"{row['gb_per_second']:.1f}"
+    yield f"{row['over_torch']:.2f}"
+    yield f"{row['over_dense']:.2f}"
+    yield f"{row['share']:.0%}"
+
+
+def command(
+    *,
+    shapes: Sequence[str] = SHAPES,
+    sparsities: Sequence[str] = SPARSITIES,
+    batches: Sequence[int] = (1,),
+    threads: Sequence[int] = (),
+    builds: Sequence[str] = (),
+    formats: Sequence[str] = FORMATS,
+    precisions: Sequence[str] = PRECISIONS,
+    repeats: int = 15,
+    out: Path,
+) -> None:
+    """Benchmarks one linear layer: runs every case, tells of each, writes the record and prints the table.
+
+    Args:
+        shapes: "ROWSxCOLUMNS".
+        sparsities: Fractions of zeros or N:M patterns.
+        batches: Rows of activations.
+        threads: Numbers of threads; all that torch takes by default.
+        builds: Of the kernels; the best that the processor runs by default.
+        formats: Of the room, with options or without.
+        precisions: Of our kernels.
+        repeats: Rounds.
+        out: The record; its table goes beside it.
+
+    Raises:
+        Problem: Something is wrong, before anything runs.
+    """
+    import torch
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from harness.inference.formats import PRECISIONS as KNOWN
+    from harness.inference.kernels import build, isa
+    from harness.problems import unknown
+    from harness.rooms import resolve
+    from harness.runs import files
+
+    if reason := build.reason():
+        raise Problem("our kernels cannot be timed", hint=reason)
+    names = [str(resolve("format", name)) for name in formats]
+    for shape in shapes:
+        _shape(shape)
+    for precision in precisions:
+        if precision not in KNOWN:
+            raise unknown("precision", precision, KNOWN)
+    for name in builds:
+        with isa.limit(name):
+            pass
+    axes = (shapes, sparsities, batches, threads or [torch.get_num_threads()], builds or [isa.best()])
+    console, cases = Console(highlight=False), []
+    for values in itertools.product(*axes):
+        case = Case(*values)
+        begin = time.perf_counter()
+        cases.append(run(case, names, precisions, repeats))
+        console.print(f"{case}: {time.perf_counter() - begin:.0f} s", style="dim", markup=False)
+    said = record(cases, repeats)
+    files.replace(out, json.dumps(said, indent=1) + "\n")
+    files.replace(out.with_suffix(".md"), table(said))
+    console.print(Markdown(table(said)))
+    console.print(out, out.with_suffix(".md"), sep="\n", markup=False)

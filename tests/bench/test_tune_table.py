@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness.bench import measure, tune_table
+
+TIMES = {"lora": 2.0, "naive": 3.0, "lors": 2.2, "masked": 4.0, "squarehead": 7.0, "teacher forward": 2.0, "seft": 3.0}
+SAVED = {"lora": 100, "naive": 200, "lors": 99, "seft": 99}
+
+
+@pytest.fixture
+def said():
+    """A record of one workload, its numbers simple."""
+    rows = [
+        {
+            "name": name,
+            "runs": [time, 2 * time, 4 * time],
+            "seconds": measure.spread([time, 2 * time, 4 * time]),
+            "flops": 2e12,
+            "saved_bytes": SAVED.get(name, 0) * 2**20,
+            "held_bytes": 10 * 2**20,
+            "peak_bytes": (210 if name == "seft" else 110) * 2**20,
+        }
+        for name, time in TIMES.items()
+    ]
+    machine = {"cpu": "a cpu", "cores": 2, "memory_gib": 4}
+    given = {"tokens": 24, "rank": 4, "sparsity": 0.5, "threads": 1, "environment": machine}
+    return {**given, "workloads": [{"model": "folder:it@sha256:0", "lanes": rows}]}
+
+
+def test_every_lane_has_its_times_and_bytes_and_ratios_to_lora(said):
+    shown = tune_table.table(said)
+    assert "sequence of 24 tokens, 50% zeros, rank 4, float32. a cpu, 1 of 2 cores, 4 GiB." in shown
+    assert "folder:it, 3 interleaved rounds" in shown
+    cells = "4.400 (2.200 to 8.800) | 1.100 (1.100 to 1.100) | 2.000 | 99.0 | 0.990 | 110.0 | 1.000"
+    assert f"| lors | {cells} |" in shown
+
+
+def test_targets_are_met_or_missed_and_left_out_without_their_lanes(said):
+    shown = tune_table.table(said)
+    assert "| bytes saved for backward: lors / (lora) | 1.05 | 0.990 | met |" in shown
+    assert "| bytes saved for backward: lors / (naive) | 0.7 | 0.495 | met |" in shown
+    assert "| step time: lors / (lora) | 1.15 | 1.100 (1.100 to 1.100) | met |" in shown
+    assert "| step time: squarehead / (masked + teacher forward) | 1.05 | 1.167 (1.167 to 1.167) | missed |" in shown
+    assert "| peak beyond weights, masks and states: seft / (lora) | 1.0 | 2.000 | missed |" in shown
+    assert "dense" not in shown
+
+
+def test_record_and_table_are_written_side_by_side(said, tmp_path):
+    paths = tune_table.write(said, tmp_path / "tune.json")
+    assert paths == [tmp_path / "tune.json", tmp_path / "tune.md"]
+    assert json.loads(paths[0].read_text()) == said and paths[1].read_text() == tune_table.table(said)
