@@ -21,7 +21,7 @@ from harness.metrics._compute import columns, compute
 from harness.problems import Problem
 from harness.tasks.zero_shot import MEASURES
 
-TASKS = ("zero_shot", "classification")
+TASKS = ("zero_shot", "classification", "humaneval")
 
 
 class TaskMeans(evaluate.Metric):

@@ -24,6 +24,8 @@ from harness.sources import Source, card_splits, dataset_source
 
 SUITES = Path(__file__).parent / "suites"
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
+GROUPS = {"mmlu": "mmlu/default/"}
+"""Names that stand for all of lm-eval's tasks in a folder: MMLU's 57 subjects."""
 _NAMED = re.compile(rb"""^["']?task["']?:[ \t]*["']?([^\s"'\[{#]+)["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
 
 
@@ -53,16 +55,25 @@ def entries(tasks: str) -> list[Entry]:
         raise Problem(f"the task {twice!r} is given twice", where=tasks)
     ours = {path.stem: path for path in SUITES.glob("*.yaml")}
     theirs = {} if ours.keys() >= set(names) else _index()
+    names = [each for name in names for each in _members(name, theirs)]
     found = []
     for name in names:
         path = ours.get(name) or theirs.get(name)
         if path is None:
             names_all = [*ours, *theirs]
             problem = unknown("zero-shot task", name, names_all)
-            hint = f"ours: {', '.join(sorted(ours))}; lm-eval's: a single task, not a group"
+            ones = f"a single task, not a group (but for {', '.join(GROUPS)})"
+            hint = f"ours: {', '.join(sorted(ours))}; lm-eval's: {ones}"
             raise Problem(problem.what, nearest=problem.nearest, hint=hint)
         found.append(_by_accuracy(Entry(name, path, _load(path))))
     return found
+
+
+def _members(name: str, index: Mapping[str, Path]) -> list[str]:
+    """Returns the tasks that a group's name stands for; a task's own name otherwise."""
+    if name not in GROUPS:
+        return [name]
+    return sorted(task for task, path in index.items() if f"/tasks/{GROUPS[name]}" in path.as_posix())
 
 
 def source(entry: Entry) -> Source:

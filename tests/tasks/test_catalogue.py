@@ -83,7 +83,7 @@ def test_our_suites_need_no_lm_eval(monkeypatch):
     [
         ("arc_eazy", "unknown zero-shot task 'arc_eazy'\n  did you mean 'arc_easy'"),
         ("tiny_cdlr", "did you mean 'tiny_cldr'"),
-        ("mmlu", "lm-eval's: a single task, not a group"),
+        ("blimp", "lm-eval's: a single task, not a group"),
         ("piqa+piqa", "'piqa' is given twice"),
         ("wikitext", "'wikitext' is not judged by accuracy (loglikelihood_rolling: word_perplexity"),
         ("gsm8k", "'gsm8k' is not judged by accuracy (generate_until: exact_match)"),
@@ -139,3 +139,8 @@ def test_every_suite_names_its_data_and_its_split():
         (entry,) = _catalogue.entries(path.stem)
         assert entry.path == Path(path) and entry.config["task"] == path.stem
         assert _catalogue.source(entry).kind == "generated"
+
+
+def test_mmlu_stands_for_its_subjects():
+    names = [entry.name for entry in _catalogue.entries("arc_easy+mmlu")]
+    assert names[0] == "arc_easy" and len(names) == 58 and "mmlu_anatomy" in names
