@@ -53,6 +53,7 @@ class Method:
     constants: Mapping[str, Any]
     path: Path
     line: int
+    verbs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,12 @@ ROOMS: dict[str, Room] = {
         Room("solver", "pruning/solvers", ("solve",)),
         Room("refiner", "pruning/refiners", ("refine",)),
         Room("ramp", "pruning/ramps", ("targets",)),
-        Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge", "state", "evolve")),
+        Room("rounding", "quantization/rounding", ("round",)),
+        Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge", "state", "evolve", "allot")),
         Room("loss", "tuning/losses", ("loss",)),
         Room("schedule", "tuning/schedules", ("factor",)),
-        Room("engine", "inference/engines", ("prepare", "available")),
+        Room("format", "inference/formats", ("pack", "unpack")),
+        Room("engine", "inference/engines", ("prepare", "available", "exact")),
     )
 }
 
@@ -172,7 +175,8 @@ def _read(room: Room, name: str, file: str, changed: int) -> Method:
         if key.isupper() and not member.is_alias and member.is_attribute and _is_literal(member.value)
     }
     summary = doc.partition("\n")[0]
-    return Method(room.kind, name, summary, tuple(positional), options, constants, path, functions[0].lineno)
+    verbs = tuple(function.name for function in functions)
+    return Method(room.kind, name, summary, tuple(positional), options, constants, path, functions[0].lineno, verbs)
 
 
 def _is_literal(value: Any) -> bool:

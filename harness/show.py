@@ -13,6 +13,7 @@ from rich.table import Table
 
 from harness.problems import Problem
 from harness.rooms import REQUIRED, Room
+from harness.runs.processes import ALONE, Processes
 
 if TYPE_CHECKING:
     from harness.doctor import Finding
@@ -89,12 +90,12 @@ def _section(name: str, values: Mapping[str, Any], meanings: Mapping[str, str]) 
     console.print(table)
 
 
-def plan(planned: Plan) -> None:
-    """Prints what a run would compute and what is there already."""
+def plan(planned: Plan, team: Processes = ALONE) -> None:
+    """Prints what a run would compute and what is there already; of several processes, what each of them needs."""
     from harness.runs import estimate
 
-    lacking = [stage for stage, state in planned.states.items() if stage.name == "prune" and state != "cached"]
-    takes = {stage: estimate.of_stage(stage) for stage in lacking}
+    lacking = [stage for stage, state in planned.states.items() if state != "cached"]
+    takes = {stage: estimate.of_stage(stage, team) for stage in lacking}
     rows = [("stage", "state", "cells", "it takes, on this machine" if any(takes.values()) else "")]
     for stage, state in planned.states.items():
         rows.append((stage.folder, state, str(len(planned.needing(stage))), str(takes.get(stage) or "")))

@@ -254,7 +254,7 @@ def test_a_report_that_meets_a_full_disk_keeps_what_was_there(registry, harness,
 @pytest.mark.parametrize(("variable", "words"), [("odd://place", "no tracking store"), (None, "port 5999 is taken")])
 def test_a_dashboard_that_cannot_open_says_why(registry, harness, monkeypatch, variable, words):
     (registry / "results").mkdir()
-    monkeypatch.setattr(cli.os, "execvp", lambda *_: pytest.fail("it started"))
+    monkeypatch.setattr(cli.experiments.os, "execvp", lambda *_: pytest.fail("it started"))
     if variable:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     else:

@@ -90,7 +90,8 @@ def test_every_option_is_of_a_type_that_texts_are_checked_against(kind, name, op
     ids=lambda each: getattr(each, "name", each),
 )
 def test_every_number_has_a_range_or_may_be_any(kind, name, option):
-    bounded = bool(parts(option) & RANGES.keys()) and not parts(option) & {"int", "float"}
+    bounded = bool(parts(option) & RANGES.keys()) or option.annotation.startswith("Literal[")
+    bounded = bounded and not parts(option) & {"int", "float"}
     assert bounded or (kind, name, option.name) in UNBOUNDED, f"{kind} {name}: {option.name} has no range"
 
 

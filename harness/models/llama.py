@@ -20,7 +20,7 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "granite", "olmo2", "phi3", "starcoder2")
 MODEL = "AutoModelForCausalLM"
 PROCESSOR = "AutoTokenizer"
-TASKS = ("language_modelling", "reasoning", "zero_shot")
+TASKS = ("language_modelling", "reasoning", "instruction", "zero_shot", "humaneval")
 
 
 def blocks(model: nn.Module) -> list[Block]:

@@ -17,7 +17,7 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("mpt",)
 MODEL = "AutoModelForCausalLM"
 PROCESSOR = "AutoTokenizer"
-TASKS = ("language_modelling", "reasoning", "zero_shot")
+TASKS = ("language_modelling", "reasoning", "instruction", "zero_shot", "humaneval")
 
 
 def blocks(model: nn.Module) -> list[Block]:

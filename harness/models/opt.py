@@ -22,7 +22,7 @@ from harness.problems import Problem
 MODEL_TYPES = ("opt",)
 MODEL = "AutoModelForCausalLM"
 PROCESSOR = "AutoTokenizer"
-TASKS = ("language_modelling", "reasoning", "zero_shot")
+TASKS = ("language_modelling", "reasoning", "instruction", "zero_shot", "humaneval")
 
 
 def blocks(model: nn.Module) -> list[Block]:

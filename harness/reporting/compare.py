@@ -19,11 +19,14 @@ import pandas as pd
 
 from harness.problems import Problem
 from harness.runs.decides import HANDLING
+from harness.runs.plan import MEASURE
+from harness.tracking.record import TRAINED
 from harness.tracking.settings import differences
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
     from harness.spec.grid import Cell
+    from harness.spec.reference import Reference
 
 DENSE, ONE_SHOT = "dense", "one_shot"
 NOT_RUN, OTHER_SCALE, NOT_GIVEN = "not run", "not at this scale", "not given in what could be read"
@@ -51,12 +54,13 @@ class Comparison:
         paper_model: The model of the entry's top level.
         unlike: Why our levels cannot be compared with the paper's; None where they can, and where there is no paper.
         axis: The axis that runs down the table; "" for an entry without a grid.
-        unit: The unit of the paper's numbers.
-        reference: The column that the paper's numbers belong to, or None.
+        units: Each column that the paper has numbers of, and their unit; the first is the one it is about.
         frame: A row a cell and metric. `row` is the label on `axis` and `x` its value, if a number; `arm` the labels on
             the other axes; `stderr` is over `n` seeds (NaN below two) of `expected`, `sampling` over the rows of the
             test set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing
             or partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
+        costs: What the last training of each cell cost, by label: the means over seeds of `record.COST`, `merged` (the
+            sparsity that merging leaves), `asked` and `after_prune`.
         environments: Each machine and set of versions that the records come from, and how many do.
         outdated: What was run with other settings than the entry now states and is passed over: by what differs, the
             labels of the cells.
@@ -71,9 +75,9 @@ class Comparison:
     paper_model: str
     unlike: str | None
     axis: str
-    unit: str
-    reference: Column | None
+    units: Mapping[Column, str]
     frame: pd.DataFrame
+    costs: Mapping[str, Mapping[str, float]]
     environments: tuple[tuple[Mapping[str, Any], int], ...]
     outdated: Mapping[str, tuple[str, ...]]
 
@@ -86,7 +90,7 @@ class Comparison:
         first: dict[str, str] = {}
         for evaluation, metric in self.columns():
             first.setdefault(evaluation, metric)
-        return [column for column in self.columns() if column in first.items() or column == self.reference]
+        return [column for column in self.columns() if column in first.items() or column in self.units]
 
     def select(self, evaluation: str, metric: str) -> pd.DataFrame:
         """Returns the rows of one metric, a row a cell."""
@@ -122,11 +126,11 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
     if not mix:
         _refuse_unlike(mine)
     columns = _columns(mine, own[0])
-    reference = _reference(entry, columns)
+    references = _references(entry, columns)
     rows = [
         _row(cell, axis, column)
         | _ours(mine, label, seeds, column, OUTDATED if label in gone else NOT_RUN)
-        | _theirs(entry, label, column == reference)
+        | _theirs(references.get(column), label)
         for column in columns
         for label, (cell, seeds) in known.items()
     ]
@@ -140,9 +144,9 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
         paper_model=entry.top.model,
         unlike=_unlike(own[0], top[0]) if entry.paper else None,
         axis=axis,
-        unit=entry.reference.unit if entry.reference else "",
-        reference=reference,
+        units={column: reference.unit for column, reference in references.items()},
         frame=_frame(rows),
+        costs={label: cost for label in known if (cost := _cost(mine, label))},
         environments=_environments(mine),
         outdated=outdated,
     )
@@ -190,30 +194,43 @@ def _in_order(known: Mapping[str, tuple[Cell, int]], axis: str) -> dict[str, tup
 
 def _stands(entry: Entry, label: str, expected: Mapping[str, Any]) -> bool:
     """Says whether the paper has a number for a cell that this scale does not have."""
-    given = entry.reference.cells.get(label) if entry.reference else None
-    return label not in expected and given is not None and given.value is not None
+    every = entry.reference.every if entry.reference else ()
+    given = any(label in one.cells and one.cells[label].value is not None for one in every)
+    return given and label not in expected
 
 
 def _columns(records: Sequence[Record], cell: Cell) -> list[Column]:
     """Returns evaluations and their metrics as the records have them; the headline alone where nothing was run."""
     columns: list[Column] = []
-    for evaluation, settings in cell.settings["evaluate"].items():
+    first = {name: settings["metric"].partition(":")[0] for name, settings in cell.settings["evaluate"].items()}
+    first |= {MEASURE: "speedup"} if cell.settings["measure"] else {}
+    for evaluation, headline in first.items():
         names = dict.fromkeys(name for record in records for name in record["metrics"].get(evaluation, {}))
-        columns += [(evaluation, name) for name in names or (settings["metric"].partition(":")[0],)]
+        columns += [(evaluation, name) for name in names or (headline,)]
     return columns
 
 
-def _reference(entry: Entry, columns: Sequence[Column]) -> Column | None:
-    """Returns the column that the paper's numbers are of: `evaluation.metric`, or an evaluation's headline."""
-    if entry.reference is None:
-        return None
-    evaluation, _, metric = entry.reference.metric.partition(".")
-    found = [column for column in columns if column[0] == evaluation and metric in ("", column[1])]
-    if not found:
-        names = [f"{e}.{m}" for e, m in columns if e == evaluation]
-        what = f"the paper's numbers are of {entry.reference.metric!r}, which the records do not have"
-        raise Problem(what, where=entry.where("reference.metric"), hint=f"they have: {', '.join(names)}")
-    return found[0]
+def _references(entry: Entry, columns: Sequence[Column]) -> dict[Column, Reference]:
+    """Returns the paper's numbers by the column they are of: `evaluation.metric`, or an evaluation's headline.
+
+    Those of an evaluation that this scale does not have, or of a further metric before any run, stand nowhere.
+
+    Raises:
+        Problem: The records have the evaluation that the paper's table is about, but no such metric of it.
+    """
+    every = entry.reference.every if entry.reference else ()
+    found = {_column_of(one, columns): one for one in every}
+    if every and _column_of(every[0], columns) is None:
+        evaluation = every[0].metric.partition(".")[0]
+        if names := [f"{e}.{m}" for e, m in columns if e == evaluation]:
+            what = f"the paper's numbers are of {every[0].metric!r}, which the records do not have"
+            raise Problem(what, where=entry.where("reference.metric"), hint=f"they have: {', '.join(names)}")
+    return {column: one for column, one in found.items() if column is not None}
+
+
+def _column_of(reference: Reference, columns: Sequence[Column]) -> Column | None:
+    evaluation, _, metric = reference.metric.partition(".")
+    return next((column for column in columns if column[0] == evaluation and metric in ("", column[1])), None)
 
 
 def _row(cell: Cell, axis: str, column: Column) -> dict[str, Any]:
@@ -250,11 +267,10 @@ def _ours(records: Sequence[Record], label: str, seeds: int, column: Column, abs
     }
 
 
-def _theirs(entry: Entry, label: str, wanted: bool) -> dict[str, Any]:
+def _theirs(reference: Reference | None, label: str) -> dict[str, Any]:
     """Returns the paper's number for a cell; `read` says where it stands, or that it is not given."""
-    if not wanted:
+    if reference is None:
         return {"paper": math.nan, "spread": math.nan, "read": ""}
-    reference = entry.reference
     given = reference.cells.get(label)
     if given is None or given.value is None:
         return {"paper": math.nan, "spread": math.nan, "read": reference.read_at(label) if given else NOT_GIVEN}
@@ -270,6 +286,16 @@ def _frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     frame["error"] = frame["stderr"] if repeated else frame["sampling"]
     frame["baseline"] = frame["baseline"].astype(object).where(frame["baseline"].notna(), None)
     return frame[list(COLUMNS)]
+
+
+def _cost(records: Iterable[Record], label: str) -> dict[str, float]:
+    """Returns the means of what the records of one cell say of its last training; empty where they say nothing."""
+    found: dict[str, list[float]] = {}
+    for record in (each for each in records if each["label"] == label):
+        stage = next((record["stages"][role] for role in reversed(TRAINED) if role in record["stages"]), {})
+        for name, value in {**record["sparsity"], **stage["cost"]}.items() if "cost" in stage else ():
+            found.setdefault(name, []).append(value)
+    return {name: statistics.fmean(values) for name, values in found.items()}
 
 
 def _environments(records: Sequence[Record]) -> tuple[tuple[Mapping[str, Any], int], ...]:

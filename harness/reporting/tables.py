@@ -15,6 +15,7 @@ import pandas as pd
 
 from harness.reporting.compare import DENSE, ONE_SHOT, OUTDATED, Column, Comparison
 from harness.runs import files
+from harness.runs.plan import MEASURE
 
 UNTUNED = "no tuning"
 
@@ -30,9 +31,10 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Returns a table for every headline metric, and one of all metrics where an evaluation has several."""
+    """Returns a table for every headline metric, one of all metrics where there are more, and one of costs if known."""
     found = [matrix(comparison, column) for column in comparison.headlines()]
-    return found + ([every_metric(comparison)] if len(comparison.columns()) > len(found) else [])
+    found += [every_metric(comparison)] if len(comparison.columns()) > len(found) else []
+    return found + ([cost(comparison)] if comparison.costs else [])
 
 
 def matrix(comparison: Comparison, column: Column) -> Table:
@@ -63,6 +65,22 @@ def every_metric(comparison: Comparison) -> Table:
             body.append((label, *(number(cell.mean, cell.error) if cell.n else cell.status for cell in cells)))
     header = ("cell", *map(column_label, columns))
     return Table(f"Every metric, {comparison.title}", header, tuple(body), (_errors(comparison, comparison.frame),))
+
+
+def cost(comparison: Comparison) -> Table:
+    """Returns what training each cell cost, a row a cell: zeros asked, found and left by merging, memory, ..."""
+    body = []
+    for label, said in comparison.costs.items():
+        zeros = [f"{100 * said[name]:.4g}%" if name in said else "" for name in ("asked", "after_prune", "merged")]
+        share = f"{said['trained_parameters']:,.0f} ({100 * said['trained_parameters'] / said['parameters']:.2g}%)"
+        memory, seconds = f"{said['peak_memory_bytes'] / 2**20:,.0f}", number(said["step_seconds"])
+        body.append((label, *zeros, share, memory, seconds))
+    header = ("cell", "zeros asked", "after pruning", "after merging", "trained parameters", "peak MiB", "s a step")
+    notes = (
+        "Of the last training: zeros in the pruned layers; memory of the process, or of the GPU; the median step.",
+        "Measured where each cell ran, beside whatever else that machine did.",
+    )
+    return Table(f"Cost, {comparison.title}", header, tuple(body), notes)
 
 
 def markdown(comparison: Comparison) -> str:
@@ -107,7 +125,7 @@ def heading(comparison: Comparison) -> str:
 
 def warning(comparison: Comparison) -> str:
     """Returns the line that says that levels cannot be compared with the paper's; empty where they can."""
-    if comparison.unlike is None or comparison.reference is None:
+    if comparison.unlike is None or not comparison.units:
         return ""
     return f"**Not the paper's setting ({comparison.unlike}): compare orderings with the paper, not levels.**"
 
@@ -175,7 +193,10 @@ def _errors(comparison: Comparison, rows: pd.DataFrame) -> str:
         once = " What is not tuned is computed once." if (rows["baseline"].notna() & (rows["n"] == 1)).any() else ""
         return f"Mean ± standard error over seeds, n = {_usual(rows)} unless given in brackets.{once}"
     if rows["error"].notna().any():
-        return "One seed; ± is the standard error over the rows of the test set, not over seeds."
+        measured = rows["evaluation"] == MEASURE
+        over = "rounds of the measuring" if measured.all() else "rows of the test set"
+        over += " (of the measuring, its rounds)" if measured.any() and not measured.all() else ""
+        return f"One seed; ± is the standard error over the {over}, not over seeds."
     return "One seed, without an error."
 
 
@@ -189,11 +210,12 @@ def _outdated(comparison: Comparison) -> list[str]:
 
 def _paper(comparison: Comparison, column: Column, rows: pd.DataFrame) -> list[str]:
     """Says where each of the paper's numbers was read, and for which cells there is none."""
-    if comparison.paper and comparison.reference is None:
+    if comparison.paper and not comparison.units:
         return ["No number of the paper belongs beside these."]
-    if column != comparison.reference:
+    if column not in comparison.units:
         return []
-    given, unit = rows[rows["paper"].notna()], f" ({comparison.unit})" if comparison.unit else ""
+    given, unit = rows[rows["paper"].notna()], comparison.units[column]
+    unit = f" ({unit})" if unit else ""
     places = [f"{row.label} {number(row.paper)} ({row.read})" for row in given.itertuples()]
     known = f"The paper's numbers{unit}, and where they were read: {'; '.join(places)}. Gap = ours − the paper's."
     blanks = rows[rows["paper"].isna()].groupby("read", sort=False)

@@ -39,10 +39,11 @@ def _name(path: Path) -> str:
 def _methods(stage: Stage) -> list[Path]:
     """Returns the files of the methods that the stage's options name: `loss: 0.5*kl + squarehead` names two."""
     found = []
-    for kind, room in rooms.ROOMS.items():
-        if kind != "model" and isinstance(text := stage.options.get(kind), str):
-            names = [rooms.parse(term.rpartition("*")[2]).name for term in rooms.terms(text)]
-            found += [room.path / f"{name}.py" for name in names if name in room.names()]
+    for options in (stage.options, stage.options.get("prune", {})):  # a training that prunes has that section inside
+        for kind, room in rooms.ROOMS.items():
+            if kind != "model" and isinstance(text := options.get(kind), str):
+                names = [rooms.parse(term.rpartition("*")[2]).name for term in rooms.terms(text)]
+                found += [room.path / f"{name}.py" for name in names if name in room.names()]
     return found + _families(stage)
 
 

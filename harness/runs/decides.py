@@ -1,8 +1,9 @@
 """Which of a stage's options decide its result: only these enter its key.
 
-Others are handed to the stage all the same (`Stage.handling`): how often to checkpoint, the calibration of methods that
-look at no data, the held-out examples of an allocation that searches nothing. A task's options serve training and
-prediction, so each stage keeps those of the function it calls: another beam size trains nothing anew.
+Others are handed to the stage all the same (`Stage.handling`): how often to checkpoint, whether to recompute
+activations (the same sums, for some parameters in another order), the calibration of methods that look at no data, the
+held-out examples of an allocation that searches nothing. A task's options serve training and prediction, so each stage
+keeps those of the function it calls: another beam size trains nothing anew.
 """
 
 from __future__ import annotations
@@ -14,7 +15,11 @@ from typing import Any
 
 from harness import rooms
 
-HANDLING = ("checkpoint_every",)
+HANDLING = ("checkpoint_every", "recompute")
+TOLD_BY_PARENT = ("start",)
+"""What only says which model a stage reads: its parent's key holds that."""
+SINCE = {"tokens": None, "ramp": None, "restart": False, "last": None}
+"""Options of training that came after its first results: at these values, what was done before, no key knows them."""
 CALIBRATION = ("data", "task", "split", "rows", "samples", "batch_size", "seed")
 SEARCH = ("search_data", "search_task", "search_split", "search_limit")
 """What is held out for an allocation that tries rates and judges them (`judge`)."""
@@ -30,20 +35,35 @@ def split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     """Returns the options that decide the result of a stage, and those that do not.
 
     Args:
-        name: The stage: prepare, prune, tune or evaluate.
+        name: The stage: prepare, prune, pretrain, tune, quantize or evaluate.
         options: Its section, resolved.
     """
-    idle = _idle(options) if name == "prune" else HANDLING
+    idle = {"prune": _idle, "quantize": _idle_in_quantize}.get(name, lambda _: HANDLING)(options)
+    idle = (*idle, *TOLD_BY_PARENT, *(key for key, before in SINCE.items() if options.get(key, ...) == before))
     decides = {key: value for key, value in options.items() if key not in idle}
     for task in ("task", "search_task"):
         if decides.get(task):
             decides[task] = _for_verb(options[task], "predict" if name == "evaluate" else "examples")
+    if "prune" in decides:
+        decides["prune"] = split("prune", options["prune"])[0]
     return decides, {key: value for key, value in options.items() if key in idle}
+
+
+def prunes(section: Mapping[str, Any]) -> bool:
+    """Says whether a tune section prunes itself: over a ramp while it trains, or afterwards."""
+    method = rooms.ROOMS["method"].method(rooms.parse(section["method"]).name)
+    return section["ramp"] is not None or bool(method.constants.get("PRUNES"))
 
 
 def calibrates(options: Mapping[str, Any]) -> bool:
     """Says whether any method of a prune section is given statistics, gradients or losses of calibration data."""
     return bool(_needs(options) - WITHOUT_DATA)
+
+
+def calibrates_quantisation(options: Mapping[str, Any]) -> bool:
+    """Says whether a quantize section looks at data: its rounding, the smoothing, or the range of the activations."""
+    needs = set(rooms.ROOMS["rounding"].method(rooms.parse(options["rounding"]).name).needs)
+    return bool(needs - WITHOUT_DATA - {"grid"}) or options["smooth"] is not None or options["activations"] == "static"
 
 
 def is_judged(options: Mapping[str, Any]) -> bool:
@@ -64,6 +84,10 @@ def _idle(options: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     shared = [own for own in ("data", "task") if not options.get(f"search_{own}")]
     return tuple(name for name in CALIBRATION if name not in ("batch_size", *shared))
+
+
+def _idle_in_quantize(options: Mapping[str, Any]) -> tuple[str, ...]:
+    return () if calibrates_quantisation(options) else CALIBRATION
 
 
 def _needs(options: Mapping[str, Any]) -> set[str]:

@@ -1,5 +1,7 @@
 """What a pruning will take, about: seconds and peak memory, from shapes alone; no torch, no weights.
 
+A fine-tuning is estimated in `training.py`.
+
     seconds = operations of forward passes, Gram matrices, factorisations, compensation / speed of a matrix product
             + comparisons of the weights / speed of sorting + start, reading, writing
     memory  = the process + the larger of: weights and masks twice over (written, then read back and verified); weights,
@@ -23,6 +25,7 @@ from harness import rooms
 from harness.problems import Problem
 from harness.runs import shapes
 from harness.runs.decides import WITHOUT_DATA
+from harness.runs.processes import ALONE, TRAINS, Processes
 from harness.runs.speed import Speed, speed
 from harness.sources import Source, snapshot
 
@@ -49,7 +52,7 @@ FIRST_ORDER, SPECTRAL, STATISTICS = (
 
 @dataclass(frozen=True)
 class Estimate:
-    """About how many seconds and bytes a pruning takes; None where that is unknown, and why.
+    """About how many seconds and bytes a stage takes; None where that is unknown, and why.
 
     Attributes:
         seconds: Of the whole stage.
@@ -91,14 +94,24 @@ class Sums:
     blocks: int
 
 
-def of_stage(stage: Stage) -> Estimate | None:
-    """Estimates a prune stage; None for one that starts from a model that is made here, whose cost is small."""
+def of_stage(stage: Stage, processes: Processes = ALONE) -> Estimate | None:
+    """Estimates a stage; None for one that starts from a model that is made here, or that is no work of this kind.
+
+    Args:
+        stage: Pruning or training.
+        processes: In how many processes training stages are computed.
+    """
+    from harness.runs import training
+
+    if stage.name not in ("prune", *TRAINS):
+        return None
     parent: Any = stage
     while parent.parents:
         parent = parent.parents["model"]
     if "model" not in parent.sources:
         return None
-    return pruning({**stage.handling, **stage.options}, parent.sources["model"])
+    options, source = {**stage.handling, **stage.options}, parent.sources["model"]
+    return pruning(options, source) if stage.name == "prune" else training.estimate(options, source, processes)
 
 
 def pruning(options: Mapping[str, Any], source: Source) -> Estimate:
@@ -119,7 +132,7 @@ def pruning(options: Mapping[str, Any], source: Source) -> Estimate:
     needs = _needs(options)
     tokens, length = _tokens(options) if needs - WITHOUT_DATA else (0, 0)
     memory = _memory(options, model, sums, tokens, length, needs)
-    if _on_gpu():
+    if on_gpu():
         return Estimate(None, memory, unknown="on a GPU it depends on which")
     return Estimate(_seconds(options, model, sums, tokens, length, needs, speed()), memory, "judge" in needs)
 
@@ -183,8 +196,8 @@ def _memory(
     statistics = 4 * (sums.block_inputs2 if "gram" in needs else 0)
     solving = 4 * (3 * sums.largest_in**2 if "gram" in needs else 0) + 4 * 4 * sums.largest
     walking = weights + sums.weights + states + 2 * activations + statistics + solving
-    verifying = (2 * weights + 2 * sums.weights) if not _on_gpu() else 0
-    return (0 if _on_gpu() else PROCESS) + max(reading, walking, verifying)
+    verifying = (2 * weights + 2 * sums.weights) if not on_gpu() else 0
+    return (0 if on_gpu() else PROCESS) + max(reading, walking, verifying)
 
 
 def _tokens(options: Mapping[str, Any]) -> tuple[int, int]:
@@ -242,7 +255,7 @@ def _sums(folder: Path, skip: Sequence[str]) -> Sums:
     )
 
 
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
     """Says whether models will run on a GPU, as `harness.device` will choose; without asking torch."""
     name = os.environ.get("HARNESS_DEVICE")
     return not name.startswith("cpu") if name else Path("/proc/driver/nvidia/version").exists()

@@ -61,7 +61,7 @@ class StageWaiting:
 
 @dataclass(frozen=True)
 class CellDone:
-    """All stages of a cell are done; `folders` by role: prepare, prune, tune, evaluate/<name>."""
+    """All stages of a cell are done; `folders` by role: prepare, prune, pretrain, tune, evaluate/<name>."""
 
     cell: Cell
     folders: Mapping[str, Path]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.problems import Problem
-from harness.runs import code, disk
+from harness.runs import code, disk, processes
 from harness.runs.events import (
     CellDone,
     CellFailed,
@@ -28,9 +28,10 @@ from harness.runs.events import (
     StageStarted,
     StageWaiting,
 )
-from harness.runs.job import Job, StageModule
+from harness.runs.job import Job, Progress, StageModule
 from harness.runs.keys import Stage
 from harness.runs.plan import Plan, PlannedCell
+from harness.runs.processes import ALONE, Processes
 from harness.runs.store import State, Store
 from harness.runs.work import Work
 
@@ -58,6 +59,7 @@ def execute(
     fail_fast: bool = False,
     load_stage: Callable[[str], StageModule] = load_stage,
     poll: float = POLL,
+    team: Processes = ALONE,
 ) -> Iterator[Event]:
     """Computes what a plan lacks.
 
@@ -68,11 +70,12 @@ def execute(
         fail_fast: Stop after the first failure.
         load_stage: Gives a stage's module by its name; called only when something must be computed.
         poll: Seconds between two looks at what other processes compute.
+        team: In how many processes training stages are computed.
 
     Yields:
         What happens, as it happens.
     """
-    run = _Run(plan, store, retry, load_stage)
+    run = _Run(plan, store, retry, load_stage, team)
     waiting = list(plan.stages)
     while waiting:
         later = []
@@ -92,8 +95,10 @@ def execute(
 class _Run:
     """One execution: what has come of each stage so far, and what has been told."""
 
-    def __init__(self, plan: Plan, store: Store, retry: bool, load_stage: Callable[[str], StageModule]):
-        self.plan, self.store, self.retry, self.load_stage = plan, store, retry, load_stage
+    def __init__(
+        self, plan: Plan, store: Store, retry: bool, load_stage: Callable[[str], StageModule], team: Processes
+    ):
+        self.plan, self.store, self.retry, self.load_stage, self.team = plan, store, retry, load_stage, team
         self.outcomes: dict[Stage, Outcome] = {}
         self.told: set[PlannedCell] = set()
         self.announced: set[Stage] = set()
@@ -175,7 +180,7 @@ class _Run:
         try:
             yield StageStarted(stage, self._cells(stage))
             sources = code.files(stage)
-            with contextlib.closing(self.load_stage(stage.name).run(job)) as steps:
+            with contextlib.closing(self._steps(stage, job)) as steps:
                 for progress in steps:
                     yield StageProgress(stage, progress)
             return work.finish(time.perf_counter() - begin, sources)
@@ -193,6 +198,12 @@ class _Run:
         except BaseException:  # Ctrl-C, or nobody listens any more: interrupted, to go on later
             work.release()
             raise
+
+    def _steps(self, stage: Stage, job: Job) -> Iterator[Progress]:
+        """Returns the steps of a stage, computed here or by several processes."""
+        if self.team.compute(stage.name):
+            return processes.run(f"harness.stages.{stage.name}", job, self.team)
+        return self.load_stage(stage.name).run(job)
 
     def _failed(self, stage: Stage, message: str, log: Path | None = None, earlier: bool = False) -> StageFailed:
         return StageFailed(stage, message, self._cells(stage), log, earlier)

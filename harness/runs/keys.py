@@ -38,7 +38,7 @@ class Stage:
     """One computation, known by its key: two stages with the same key are equal and share a folder.
 
     Attributes:
-        name: A module of `harness.stages`: prepare, prune, tune, evaluate.
+        name: A module of `harness.stages`: prepare, prune, pretrain, tune, quantize, evaluate.
         options: All that decides the result besides parents and sources: JSON values, defaults written out.
         parents: The stages whose folders it reads, by role ("model", "teacher").
         sources: Models and data from outside that it reads, by role ("model", "teacher", "data", "data/<task>",

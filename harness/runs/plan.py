@@ -2,10 +2,11 @@
 
     dense     prepare -> evaluate
     one_shot  prepare -> prune -> evaluate
-    cell      prepare -> prune -> tune -> evaluate;  in a chain the prune starts from the cell before, tuned
+    cell      prepare -> prune -> pretrain -> tune -> quantize -> evaluate; in a chain prune starts from the cell before
 
-Where an entry prepares nothing, the source of its model stands for the prepared one. Only options that decide a stage's
-result enter its key, so that what is equal is computed once: a magnitude prune is the same for every calibration seed.
+Where an entry prepares nothing, and to prune where `start` is base, the source of its model stands for the prepared
+one. Only options that decide a stage's result enter its key, so that what is equal is computed once: a magnitude prune
+is the same for every calibration seed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.runs.decides import split
+from harness.runs.decides import prunes, split
 from harness.runs.keys import Stage
 from harness.runs.origins import Origins
 from harness.runs.slugs import slug
@@ -30,13 +31,17 @@ if TYPE_CHECKING:
     from harness.spec.grid import Cell
 
 Model = Stage | Source
+TRAINS = ("pretrain", "tune")
+"""The stages that train pruned weights, in their order."""
 EVALUATE = "evaluate/"
 """What the role of an evaluation begins with; its name in the entry follows."""
+MEASURE = "measure"
+"""The role of the measuring, which has scores as an evaluation has."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedCell:
-    """A cell and its own stages by role: prepare, prune, tune, evaluate/<name>."""
+    """A cell and its own stages by role: prepare, prune, pretrain, tune, quantize, evaluate/<name>."""
 
     cell: Cell
     stages: Mapping[str, Stage]
@@ -142,31 +147,43 @@ class _Planner:
     def stages(self, cell: Cell) -> dict[str, Stage] | None:
         """Returns a cell's stages by role, or None when a source cannot be used; all are looked up even then."""
         found = self._training(cell)
-        last = next((found[role] for role in ("tune", "prune") if role in found), None) or self._dense(cell.settings)
+        last = _last(found) or self._dense(cell.settings)
+        if section := cell.settings["quantize"]:
+            found["quantize"] = last = self._stage("quantize", section, {"model": last})
         for name, section in cell.settings["evaluate"].items():
             found[EVALUATE + name] = self._stage("evaluate", section, {"model": last})
+        if section := cell.settings["measure"]:
+            found[MEASURE] = self._stage(MEASURE, section, {"model": last})
         return None if None in found.values() or not self.origins.fits(cell.settings) else found
 
     def _training(self, cell: Cell) -> dict[str, Stage | None]:
-        """Returns prepare, prune and tune, those that the cell has."""
+        """Returns prepare, prune, pretrain and tune, those that the cell has."""
         settings, found = cell.settings, {}
         dense = self._dense(settings)
         if settings["prepare"]:
             found["prepare"] = dense
         if settings["prune"]:
-            start = self._training(cell.previous)["tune"] if cell.previous else dense
-            found["prune"] = self._stage("prune", settings["prune"], {"model": start})
-        if settings["tune"]:
-            teacher = {"teacher": dense} if settings["tune"]["teacher"] else {}
-            found["tune"] = self._stage("tune", settings["tune"], {"model": found["prune"], **teacher})
+            base = settings["prune"]["start"] == "base"
+            start = _last(self._training(cell.previous)) if cell.previous else self._base(settings) if base else dense
+            if not any(settings[name] and settings[name]["ramp"] for name in TRAINS):
+                found["prune"] = self._stage("prune", settings["prune"], {"model": start})
+        for name in TRAINS:
+            if section := settings[name]:
+                reads = {"model": start if section["ramp"] else _last(found)}
+                reads |= {"teacher": dense} if section["teacher"] else {}
+                found[name] = self._stage(name, section, reads, prune=settings["prune"] if prunes(section) else None)
         return found
+
+    def _base(self, settings: Mapping[str, Any]) -> Source | None:
+        """Returns the model as it came."""
+        return self.origins.model(settings["model"])
 
     def _dense(self, settings: Mapping[str, Any]) -> Model | None:
         """Returns the dense model: the prepared one, or the source where nothing is prepared."""
         name = settings["model"]
         if name.startswith("tiny/"):
             return self._stage("prepare", settings["prepare"], {}, {"model": name})
-        source = self.origins.model(name)
+        source = self._base(settings)
         return self._stage("prepare", settings["prepare"], {"model": source}) if settings["prepare"] else source
 
     def _stage(
@@ -175,18 +192,24 @@ class _Planner:
         section: Mapping[str, Any],
         reads: Mapping[str, Model | None],
         more: Mapping[str, Any] = MappingProxyType({}),
+        prune: Mapping[str, Any] | None = None,
     ) -> Stage | None:
-        """Returns the stage of a section that reads these models, by role; None when any source is missing."""
-        known = (name, id(section), *more.items(), *reads.items())
+        """Returns the stage of a section that reads these models, by role; None when any source is missing.
+
+        A section of training that prunes is handed the cell's `prune` section too.
+        """
+        known = (name, id(section), id(prune), *more.items(), *reads.items())
         if known not in self._built:
-            self._built[known] = (section, self._build(name, {**more, **section}, reads))
+            handed = {**more, **section, **({"prune": prune} if prune else {})}
+            self._built[known] = ((section, prune), self._build(name, handed, reads))
         return self._built[known][1]
 
     def _build(self, name: str, options: Mapping[str, Any], reads: Mapping[str, Model | None]) -> Stage | None:
         decides, handling = split(name, options)
         data = self.origins.data(decides) if "split" in decides else {}  # a search alone reads no split but its own
         search = self.origins.search(decides) if "search_split" in decides else {}
-        if data is None or search is None or None in reads.values():
+        pruning = self._pruning(decides["prune"]) if "prune" in decides else {}
+        if data is None or search is None or pruning is None or None in reads.values():
             return None
         return Stage(
             name,
@@ -196,11 +219,25 @@ class _Planner:
                 **{role: one for role, one in reads.items() if not isinstance(one, Stage)},
                 **data,
                 **search,
+                **pruning,
                 **(self.origins.packages(decides) if name == "evaluate" else {}),
             },
             handling=handling,
             slug=slug(name, decides, reads.get("model")),
         )
+
+    def _pruning(self, section: Mapping[str, Any]) -> dict[str, Source] | None:
+        """Returns what a training that prunes reads for it, by role; None if it cannot be had."""
+        data = self.origins.data(section) if "split" in section else {}
+        search = self.origins.search(section) if "search_split" in section else {}
+        if data is None or search is None:
+            return None
+        return {f"prune/{role}": one for role, one in (data | search).items()}
+
+
+def _last(found: Mapping[str, Stage | None]) -> Stage | None:
+    """Returns the last stage that changed the pruned weights; None without one, or where it cannot be planned."""
+    return next((found[role] for role in ("tune", "pretrain", "prune") if role in found), None)
 
 
 def _ancestry(stage: Stage, found: dict[Stage, None]) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from harness.problems import Problem
 from harness.runs import disk
+from harness.runs.processes import ALONE, Processes, check_alone
 from harness.tracking import record
 from harness.tracking.settings import agrees
 
@@ -36,6 +37,7 @@ def run(
     place: Path | None = None,
     retry: bool = False,
     fail_fast: bool = False,
+    team: Processes = ALONE,
 ) -> bool:
     """Carries out the plan of some entries, keeps records, and prints their tables.
 
@@ -46,13 +48,16 @@ def run(
         place: Where records, tables and plots go; the results folder by default.
         retry: Compute failed and damaged stages again.
         fail_fast: Stop at the first failure.
+        team: In how many processes training stages are computed.
 
     Returns:
         Whether every cell has its result and every entry its table.
 
     Raises:
-        Problem: Something must be written, and cannot be; or all is there, and something of it is damaged.
+        Problem: A launcher began this process as one of several; something must be written, and cannot be; or all is
+            there, and something of it is damaged.
     """
+    check_alone()
     place = place or results
     if not retry and _all_there(entries, plan, results, place):
         print(f"nothing to do: {plan.summary()}")
@@ -69,7 +74,7 @@ def run(
     os.environ.update(QUIET | os.environ)
     by_name = {entry.name: entry for entry in entries}
     done, trouble, tables = 0, [], []
-    computing = execute(plan, Store(results / "artifacts"), retry=retry, fail_fast=fail_fast)
+    computing = execute(plan, Store(results / "artifacts"), retry=retry, fail_fast=fail_fast, team=team)
     with Tracker(plan, by_name, results) as tracker:
         with Bars(plan) as bars, contextlib.closing(computing) as events:
             for event in events:

@@ -21,6 +21,8 @@ INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 LAYER = re.compile(r"(?P<block>.+?\.\d+)\.(?P<inner>.+)\.weight")
 NOT_LINEAR = re.compile(r"relative_attention_bias$|norm|embed")
 """Matrices inside a block that are no linear layer."""
+LLAMA_TYPES = ("llama", "mistral")
+"""Model types whose shapes follow from their config alone."""
 SHARED = (re.compile(r"\b(q|k|v)(_proj)?$"), re.compile(r"\b(gate|up)(_proj)?$|\bwi_[01]$"))
 """Names of layers that read the same input, where they lie side by side."""
 BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -63,11 +65,14 @@ class Shapes:
 
 
 def read(folder: Path) -> Shapes:
-    """Reads the shapes of the model in a folder.
+    """Reads the shapes of the model in a folder; of a LLaMA-type model without weights, from its config.
 
     Raises:
-        Problem: It has no safetensors, or they or its config cannot be read.
+        Problem: It has no safetensors and is of another type, or they or its config cannot be read.
     """
+    config = _config(folder)
+    if config.get("model_type") in LLAMA_TYPES and not any(folder.glob("*.safetensors*")):
+        return of_llama(config)
     files = weight_files(folder)
     tensors: dict[str, Mapping[str, Any]] = {}
     for file in files:
@@ -80,11 +85,30 @@ def read(folder: Path) -> Shapes:
     layers.sort(key=lambda layer: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", layer.block)])
     counts = [math.prod(said["shape"]) for said in tensors.values()]
     stored = sum(math.prod(said["shape"]) * BYTES.get(said["dtype"], 1) for said in tensors.values())
+    return Shapes(tuple(layers), sum(counts), stored, config)
+
+
+def of_llama(config: Mapping[str, Any]) -> Shapes:
+    """Returns the shapes of a LLaMA-type model, its weights in 16 bits."""
+    width, wide, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head = config.get("head_dim") or width // heads
+    own, shared = heads * head, (config.get("num_key_value_heads") or heads) * head
+    attention = {"q_proj": (own, width), "k_proj": (shared, width), "v_proj": (shared, width), "o_proj": (width, own)}
+    mlp = {"gate_proj": (wide, width), "up_proj": (wide, width), "down_proj": (width, wide)}
+    named = {**{f"self_attn.{n}": s for n, s in attention.items()}, **{f"mlp.{n}": s for n, s in mlp.items()}}
+    blocks = [f"model.layers.{number}" for number in range(config["num_hidden_layers"])]
+    layers = [_matrix(f"{block}.{name}", block, list(shape)) for block in blocks for name, shape in named.items()]
+    vectors = (2 * len(blocks) + 1) * width
+    tables = config["vocab_size"] * width * (1 if config.get("tie_word_embeddings") else 2)
+    count = sum(layer.out * layer.columns for layer in layers) + vectors + tables
+    return Shapes(tuple(layers), count, 2 * count, config)
+
+
+def _config(folder: Path) -> dict[str, Any]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        return json.loads((folder / "config.json").read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
         raise Problem(f"this config cannot be read: {error}", where=str(folder / "config.json")) from error
-    return Shapes(tuple(layers), sum(counts), stored, config)
 
 
 def _matrix(name: str, block: str, shape: list[int]) -> Matrix:

@@ -18,7 +18,7 @@ def slug(name: str, options: Mapping[str, Any], parent: Stage | Source | None) -
     """Returns the slug of a stage.
 
     Args:
-        name: The stage: prepare, prune, tune or evaluate.
+        name: The stage: prepare, prune, pretrain, tune, quantize or evaluate.
         options: Its options.
         parent: What its model comes from; None for a tiny model, which is built.
     """
@@ -26,8 +26,17 @@ def slug(name: str, options: Mapping[str, Any], parent: Stage | Source | None) -
         parts = [_short(options["model"] if parent is None else parent.name), *_names(options["data"])]
     elif name == "prune":
         parts = [_model(parent), *_names(options["solver"] or options["criterion"]), _zeros(options)]
+    elif name == "pretrain":
+        parts = [_slug(parent), "pretrained"]
     elif name == "tune":
-        parts = [_slug(parent), "+".join(_names(options["loss"])), f"seed{options['seed']}"]
+        ramp = [*_names(options["ramp"]), _zeros(options["prune"])] if options.get("ramp") else []
+        method = [name for name in _names(options["method"]) if name != "masked"]
+        parts = [_slug(parent), *ramp, *method, "+".join(_names(options["loss"])), f"seed{options['seed']}"]
+    elif name == "quantize":
+        activations = "" if options["activations"] == "none" else "a8"
+        parts = [_slug(parent), *_names(options["rounding"]), f"w{options['bits']}{activations}"]
+    elif name == "measure":
+        parts = [_slug(parent), *_names(options["engine"])]
     else:
         parts = [_slug(parent), *_names(options["metric"])]
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", ".".join(parts))[:LONGEST].rstrip(".")

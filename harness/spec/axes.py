@@ -17,7 +17,7 @@ from harness.spec.sections import ALTERNATIVES, unknown_setting, wrong_setting
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
 
-RESERVED = ("dense", "one_shot", "tuned", "pruned")
+RESERVED = ("dense", "one_shot", "pretrained", "tuned", "pruned", "quantized")
 LONGEST = 100  # characters of a label
 
 
@@ -49,9 +49,9 @@ class Axis:
     def decides(self, name: str, value: Any, labels: Iterable[str] | None = None) -> bool:
         """Says whether any of its points, or of those with these labels, makes a setting or the alternative to it."""
         section, _, key = name.rpartition(".")
-        other = f"{section}.{ALTERNATIVES.get(key)}"
+        others = [f"{section}.{each}" for each in ALTERNATIVES.get(key, ())] if value is not None else []
         made = [self.points[label].settings for label in (self.points if labels is None else labels)]
-        return any(name in one or (value is not None and one.get(other, (None,))[0] is not None) for one in made)
+        return any(name in one or any(one.get(other, (None,))[0] is not None for other in others) for one in made)
 
     def label(self, value: Any) -> str | None:
         """Returns the label of a point given by its label or by its value, or None."""

@@ -1,7 +1,7 @@
 """The paper's orderings as statements that a report can judge.
 
     claim     = side op side [ "at" condition { "and" condition } ]        op = > < >= <= ~
-    side      = axis labels joined with "/" | "dense" | "one_shot" | labels + "/one_shot"
+    side      = axis labels joined with "/" | "dense" | "one_shot" | labels + "/one_shot"; so for "pretrained"
     condition = axis op value                                              op = > < >= <= =
 
 `A > B` reads "A is better than B" whatever the metric, so for WER it means a lower one; `A ~ B`: equal within noise.
@@ -23,7 +23,7 @@ from harness.spec.yaml_lines import value as read_value
 if TYPE_CHECKING:
     from harness.spec.grid import Cell
 
-BASELINES = ("dense", "one_shot")
+BASELINES = ("dense", "one_shot", "pretrained")
 _CLAIM = re.compile(r"(?P<left>\S.*?)\s+(?P<op>>=|<=|>|<|~)\s+(?P<right>\S.*?)(?:\s+at\s+(?P<conditions>.*))?")
 _CONDITION = re.compile(r"(?P<axis>[^\s<>=]+)\s*(?P<op>>=|<=|>|<|=)\s*(?P<value>\S.*)")
 _COMPARE = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}

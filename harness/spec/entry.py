@@ -21,7 +21,7 @@ from harness.spec.axes import axes_of
 from harness.spec.choices import fault
 from harness.spec.claims import Claim
 from harness.spec.faults import problems_of
-from harness.spec.sections import LARGEST_SEED, STRICT
+from harness.spec.sections import LARGEST_SEED, SECTIONS, STRICT
 
 
 class Paper(BaseModel):
@@ -55,16 +55,22 @@ class Entry(BaseModel):
     task: str = Field(description="How rows become examples, and how the model is judged on them.")
     prepare: dict[str, Any] | None = Field(None, description="The dense fine-tuning; null to take the model as it is.")
     prune: dict[str, Any] | None = Field(None, description="The pruning.")
+    pretrain: dict[str, Any] | None = Field(None, description="Sparse pretraining before tune; null for none.")
     tune: dict[str, Any] | None = Field(None, description="The sparse fine-tuning; null for pruning only.")
-    evaluate: dict[str, dict[str, Any] | None] = Field({}, description="Evaluations by name; default: the task's own.")
+    quantize: dict[str, Any] | None = Field(None, description="The quantisation of the result; null for none.")
+    evaluate: dict[str, dict[str, Any] | None] = Field(
+        {}, description="Evaluations by name; by default the task's own, and none in an entry that measures."
+    )
+    measure: dict[str, Any] | None = Field(None, description="How fast the result generates; null for not measured.")
     grid: dict[str, list | dict[str, Any]] = Field({}, description="The axes, in the order of the cells' labels.")
     cases: Annotated[tuple[Case, ...], Field(strict=False)] = Field((), description="Settings that follow from values.")
-    chain: str | None = Field(None, description="The axis along which a cell starts from the tuned weights before it.")
-    baselines: Annotated[tuple[Literal["dense", "one_shot"], ...], Field(strict=False)] = Field(
-        ("dense", "one_shot"), description="dense: not pruned. one_shot: pruned, not tuned."
+    chain: str | None = Field(None, description="The axis along which a cell starts from the trained one before it.")
+    baselines: Annotated[tuple[Literal["dense", "one_shot", "pretrained"], ...], Field(strict=False)] = Field(
+        ("dense", "one_shot"),
+        description="dense: not pruned. one_shot: pruned, not trained. pretrained: not tuned on the task.",
     )
     seeds: Annotated[tuple[int, ...] | None, Field(strict=False)] = Field(
-        None, description="One repetition each: the seed of tune, or of prune where nothing is tuned."
+        None, description="One repetition each: the seed of tune; where nothing is tuned, of pretrain, else of prune."
     )
     reference: references.Reference | None = Field(None, description="The paper's numbers.")
     claims: Annotated[tuple[str, ...], Field(strict=False)] = Field((), description="The paper's orderings.")
@@ -78,6 +84,8 @@ class Entry(BaseModel):
     @classmethod
     def _named(cls, evaluate: dict[str, Any]) -> dict[str, Any]:
         for name in evaluate:
+            if name in SECTIONS:
+                raise fault(Problem(f"{name!r} cannot name an evaluation: it is a section"), name)
             if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]*", name):
                 hint = "letters, digits and _.- after a letter"
                 raise fault(Problem(f"{name!r} cannot name an evaluation", hint=hint), name)
@@ -111,7 +119,13 @@ class Entry(BaseModel):
     @property
     def evaluations(self) -> tuple[str, ...]:
         """The names of its evaluations."""
-        return tuple(self.evaluate) or (self.task.partition(":")[0],)
+        own = () if self.measure is not None else (self.task.partition(":")[0],)
+        return tuple(self.evaluate) or own
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """What it has scores of: its evaluations, and the measuring."""
+        return (*self.evaluations, *(("measure",) if self.measure is not None else ()))
 
     @functools.cached_property
     def expanded(self) -> tuple[list[grid.Cell], list[Problem]]:
@@ -222,8 +236,10 @@ def _validated(merged: merge.Merged) -> tuple[Entry | None, list[Problem]]:
 def _wrong_references(entry: Entry) -> list[Problem]:
     if entry.reference is None:
         return []
-    labels = [cell.label for one in {id(e): e for e in (entry, entry.top)}.values() for cell in one.expanded[0]]
-    return references.check(entry.reference, dict.fromkeys(labels), entry.evaluations, entry.where)
+    both = {id(one): one for one in (entry, entry.top)}.values()
+    labels = [cell.label for one in both for cell in one.expanded[0]]
+    judged = [name for one in both for name in one.judged]
+    return references.check(entry.reference, dict.fromkeys(labels), judged, entry.where)
 
 
 def _claims(entry: Entry) -> tuple[list[Claim], list[Problem]]:

@@ -91,7 +91,8 @@ def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any
         family = family_of(config)
     except Problem as problem:
         return [Problem(f"model {name!r}: {problem.what}", nearest=problem.nearest, hint=problem.hint)]
-    sections = [settings[name] for name in ("prepare", "prune", "tune")] + [*settings["evaluate"].values()]
+    sections = [one for name, one in settings.items() if name not in ("model", "evaluate")]
+    sections += settings["evaluate"].values()
     named = (section.get(key) for section in sections if section for key in TASK_KEYS)
     tasks = dict.fromkeys(task.partition(":")[0] for task in named if task)
     wrong = [wrong_family(family, task) for task in tasks]
@@ -115,6 +116,23 @@ def wrong_width(config: Mapping[str, Any], pattern: str) -> Problem | None:
     said = " and ".join(f"{key} = {width}" for key, width in odd.items())
     what = f"the pattern {choice} has groups of {period} inputs, which do not divide {said}"
     return Problem(what, hint=f"groups that do: {', '.join(fitting)}" if fitting else None)
+
+
+def wrong_ramp(ramp: str, prune: Mapping[str, Any]) -> Problem | None:
+    """Returns why a `prune` section cannot be walked over a ramp while the model trains; None if it can."""
+    choice, options = rooms.parse(ramp), rooms.parse(prune["pattern"]).options
+    if {"n", "m"} <= options.keys() and choice.name != "one_shot":
+        text = f"{choice.name} goes over several sparsities, and {options['n']}:{options['m']} has one"
+        return Problem(text, hint="ramp: null, or ramp: one_shot; mixed_nm has a sparsity of its own")
+    if rooms.parse(prune["ramp"]).name != "one_shot":
+        return Problem("prune has a ramp too", hint="leave prune.ramp out: the pruning follows this one")
+    if prune["dtype"] != "float32":
+        return Problem(f"what trains is float32, and prune.dtype is {prune['dtype']}", hint="leave prune.dtype out")
+    try:
+        rooms.bind("ramp", choice)(prune["sparsity"])
+    except Problem as problem:
+        return problem
+    return None
 
 
 def config_at(folder: Path) -> Mapping[str, Any]:

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.problems import Problem
 from harness.spec.axes import Axis, axes_of
 from harness.spec.cases import matched_cases
+from harness.spec.fits import wrong_ramp
 from harness.spec.settings import Labels, Settings
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
 
-_DENSE = {"model", "data", "task", "prepare", "evaluate"}
+TRAINS = ("tune", "pretrain")
+"""The sections that train pruned weights, the last stage first."""
+DONE = {"quantize": "quantized", "tune": "tuned", "pretrain": "pretrained", "prune": "pruned"}
+"""What a cell of an entry without a grid is called, by its last stage."""
+_DENSE = {"model", "data", "task", "prepare", "evaluate", "measure"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +39,11 @@ class Cell:
         values: Axis name to value, for the same axes.
         baseline: Which baseline it is, if it is one.
         seed: The seed of this repetition; None where it is done once.
-        settings: `model`, the sections `prepare`, `prune`, `tune` (each None where left out) and `evaluate` (by name),
-            resolved: choices as text with every option. Shared between cells: not to be changed.
-        previous: In a chain, the cell whose tuned weights this one is pruned from.
+        settings: `model`, the sections `prepare`, `prune`, `pretrain`, `tune`, `quantize` (None where left out each)
+            and `evaluate` (by name), resolved: choices as text with every option. Shared between cells: not to be
+            changed.
+        previous: In a chain, the cell whose trained weights this one is pruned from. Its `tune` is left out where both
+            pretrain: sparse pretraining goes on from sparse pretraining.
     """
 
     entry: str
@@ -44,7 +51,7 @@ class Cell:
     label: str
     axes: Mapping[str, str]
     values: Mapping[str, Any]
-    baseline: Literal["dense", "one_shot"] | None
+    baseline: Literal["dense", "one_shot", "pretrained"] | None
     seed: int | None
     settings: dict[str, Any]
     previous: Cell | None = None
@@ -93,18 +100,47 @@ def _combinations(entry: Entry, axes: list[Axis], settings: Settings) -> Iterato
 
 
 def _wrong_together(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]:
-    if settings["tune"] is not None and settings["prune"] is None:
-        hint = "add prune, or call the dense fine-tuning prepare"
-        yield Problem("tune fine-tunes a pruned model, and there is no prune", where=entry.where("tune"), hint=hint)
-    if settings["tune"] is None and entry.chain:
-        what = "a chain starts each cell from tuned weights, and there is no tune"
-        yield Problem(what, where=entry.where("chain"), hint="add tune, or set chain: null")
-    if str(settings["model"]).startswith("tiny/") and settings["prepare"] is None:
-        hint = "add prepare: {steps: 100, lr: 1e-3}"
-        yield Problem(f"{settings['model']} has random weights and no prepare", where=entry.where("model"), hint=hint)
-    section = "prune" if settings["tune"] is None else "tune"
+    for name, does in (("tune", "fine-tunes"), ("pretrain", "trains")):
+        if settings[name] is not None and settings["prune"] is None:
+            hint = "add prune, or call the dense fine-tuning prepare"
+            yield Problem(f"{name} {does} a pruned model, and there is no prune", where=entry.where(name), hint=hint)
+        elif (settings[name] or {}).get("ramp"):
+            yield from _wrong_ramp(entry, name, settings)
+    section = _last(settings, *TRAINS, "prune") or "prune"
+    if entry.chain and section == "prune":
+        what = "a chain starts each cell from trained weights, and there is no tune"
+        yield Problem(what, where=entry.where("chain"), hint="add tune or pretrain, or set chain: null")
+    if str(settings["model"]).startswith("tiny/"):
+        yield from _wrong_tiny_start(entry, settings)
     if entry.seeds is not None and entry.has(f"{section}.seed"):
         yield Problem(f"both seeds and {section}.seed", where=entry.where(f"{section}.seed"), hint="keep one of them")
+
+
+def _wrong_ramp(entry: Entry, name: str, settings: dict[str, Any]) -> Iterator[Problem]:
+    """Yields why the model cannot be pruned over a ramp while it trains."""
+    where = entry.where(f"{name}.ramp")
+    if wrong := wrong_ramp(settings[name]["ramp"], settings["prune"]):
+        yield Problem(wrong.what, where=where, hint=wrong.hint)
+    if entry.chain:
+        what = "a ramp begins with every weight, so the zeros of the cell before would be trained again"
+        yield Problem(what, where=where, hint="set chain: null, or ramp: null")
+    if name == "tune" and settings["pretrain"] is not None:
+        what = "tune would prune the dense model anew, and what pretrain made is lost"
+        yield Problem(what, where=where, hint="set the ramp of pretrain, or pretrain: null")
+
+
+def _wrong_tiny_start(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]:
+    if settings["prepare"] is None:
+        hint = "add prepare: {steps: 100, lr: 1e-3}"
+        yield Problem(f"{settings['model']} has random weights and no prepare", where=entry.where("model"), hint=hint)
+    elif (settings["prune"] or {}).get("start") == "base":
+        what = f"{settings['model']} has random weights before prepare: there is nothing to prune"
+        yield Problem(what, where=entry.where("prune.start"), hint="set prune.start: dense at this scale")
+
+
+def _last(settings: dict[str, Any], *names: str) -> str | None:
+    """Returns the first of these sections that a cell has."""
+    return next((name for name in names if settings[name] is not None), None)
 
 
 def _wrong_chain(entry: Entry, axes: list[Axis]) -> Iterator[Problem]:
@@ -122,25 +158,30 @@ def _wrong_chain(entry: Entry, axes: list[Axis]) -> Iterator[Problem]:
 
 
 def _grid(entry: Entry, built: list[_Built], axes: list[Axis]) -> Iterator[Cell]:
-    chain = next((i for i, axis in enumerate(axes) if axis.name == entry.chain), None)
-    before = {} if chain is None else {new: old for old, new in itertools.pairwise(axes[chain].points)}
+    before = _before(entry.chain, axes)
     made: dict[tuple, Cell] = {}
     for one in built:
-        stage = next((name for name in ("tune", "prune") if one.settings[name] is not None), None)
-        if stage is None and not axes:  # nothing but the dense model, which is a baseline
+        stage = _last(one.settings, *TRAINS, "prune")
+        if stage is None and not axes and one.settings["quantize"] is None:  # only the dense model, a baseline
             continue
         seeds = (None,) if stage is None else entry.seeds or (one.settings[stage]["seed"],)
-        label = "/".join(one.labels) or {"tune": "tuned", "prune": "pruned"}[stage]
+        label = "/".join(one.labels) or DONE[_last(one.settings, *DONE)]
         for seed in seeds:
             settings = one.settings if seed is None else one.settings | {stage: one.settings[stage] | {"seed": seed}}
             earlier = None
-            if chain is not None and one.labels[chain] in before:
-                earlier = made[(*one.labels[:chain], before[one.labels[chain]], *one.labels[chain + 1 :], seed)]
+            if one.labels in before:
+                earlier = _trained_alike(made[(*before[one.labels], seed)], settings)
             named = _named(axes, one.labels, range(len(axes)))
             cell = made[(*one.labels, seed)] = Cell(
                 entry.name, entry.scale, label, *named, None, seed, settings, earlier
             )
             yield cell
+
+
+def _trained_alike(earlier: Cell, settings: dict[str, Any]) -> Cell:
+    """Returns the cell that a chain goes on from, without its `tune` where both it and the next one pretrain."""
+    both = earlier.settings["pretrain"] is not None and settings["pretrain"] is not None
+    return replace(earlier, settings=earlier.settings | {"tune": None}) if both else earlier
 
 
 def _named(axes: list[Axis], labels: Labels, which: Iterable[int]) -> tuple[dict[str, str], dict[str, Any]]:
@@ -149,18 +190,45 @@ def _named(axes: list[Axis], labels: Labels, which: Iterable[int]) -> tuple[dict
 
 
 def _baselines(entry: Entry, built: list[_Built], settings: Settings) -> Iterator[Cell]:
-    kinds = {"dense": (_DENSE, {"prune": None, "tune": None}), "one_shot": (_DENSE | {"prune"}, {"tune": None})}
-    grid_is_dense = not settings.axes and all(one.settings["prune"] is None for one in built)
+    untrained = dict.fromkeys((*TRAINS, "quantize"))
+    kinds = {
+        "dense": (_DENSE, untrained | {"prune": None}),
+        "one_shot": (_DENSE | {"prune"}, untrained),
+        "pretrained": (_DENSE | {"prune", "pretrain"}, {"tune": None, "quantize": None}),
+    }
+    grid_is_dense = not settings.axes and all(_last(one.settings, "prune", "quantize") is None for one in built)
     for kind, (reads, without) in kinds.items():
         if kind not in entry.baselines and not (kind == "dense" and grid_is_dense):
             continue
         which = settings.axes_touching(reads)
-        seen: set[Labels] = set()
+        before = _before(entry.chain, [settings.axes[i] for i in which]) if kind == "pretrained" else {}
+        seen: dict[Labels, Cell] = {}
         for one in built:
             labels = tuple(one.labels[i] for i in which)
-            if labels in seen or (kind == "one_shot" and one.settings["tune"] is None):
+            if labels in seen or not _stands_for(kind, one.settings):
                 continue
-            seen.add(labels)
+            earlier = seen.get(before.get(labels))
+            if labels in before and earlier is None:  # what it goes on from was tuned
+                continue
             named = _named(settings.axes, one.labels, which)
             label = "/".join((*labels, kind))
-            yield Cell(entry.name, entry.scale, label, *named, kind, None, one.settings | without)
+            cell = Cell(entry.name, entry.scale, label, *named, kind, None, one.settings | without, earlier)
+            yield seen.setdefault(labels, cell)
+
+
+def _before(chain: str | None, axes: list[Axis]) -> dict[Labels, Labels]:
+    """Returns, for each combination of labels, the one before it along the axis of the chain, if there is one."""
+    at = next((i for i, axis in enumerate(axes) if axis.name == chain), None)
+    if at is None:
+        return {}
+    older = {new: old for old, new in itertools.pairwise(axes[at].points)}
+    labels = itertools.product(*(axis.points for axis in axes))
+    return {one: (*one[:at], older[one[at]], *one[at + 1 :]) for one in labels if one[at] in older}
+
+
+def _stands_for(kind: str, settings: dict[str, Any]) -> bool:
+    """Says whether a combination has what a baseline of this kind leaves out, and what it keeps."""
+    if kind == "dense":
+        return True
+    kept = ("pretrain", "tune") if kind == "pretrained" else ("prune",)
+    return all(settings[name] is not None for name in kept) and _last(settings, *TRAINS, "quantize") is not None

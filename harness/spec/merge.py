@@ -14,9 +14,9 @@ from harness.problems import Problem, unknown
 from harness.spec import yaml_lines
 from harness.spec.axes import label_of, settings_of
 from harness.spec.listing import SCALES, scales_of
-from harness.spec.sections import ALTERNATIVES, lay, unknown_setting
+from harness.spec.sections import ALTERNATIVES, SINGLE, lay, unknown_setting
 
-_DEPTH = {"prepare": 2, "prune": 2, "tune": 2, "paper": 2, "grid": 2, "evaluate": 3, "reference": 3}
+_DEPTH = {**dict.fromkeys(SINGLE, 2), "paper": 2, "grid": 2, "evaluate": 3, "reference": 3}
 """How many keys a dotted name has in each part of an entry; an axis is one key, `grid` > `prune.sparsity`."""
 _PLAIN = ("chain", "baselines", "seeds")
 """What `--set` may set besides settings and axes."""
@@ -151,7 +151,8 @@ def _check_settable(name: str, data: dict[str, Any], where: str) -> None:
 def _covers(name: str, other: str) -> bool:
     """Says whether to set `name` leaves a setting of `other` without meaning."""
     section, _, key = name.partition(".")
-    return other in (name, f"{section}.{ALTERNATIVES.get(key, key)}") or other.startswith(f"{name}.")
+    alternatives = (f"{section}.{each}" for each in ALTERNATIVES.get(key, ()))
+    return other in (name, *alternatives) or other.startswith(f"{name}.")
 
 
 def _without(case: Any, name: str) -> Any:

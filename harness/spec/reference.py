@@ -6,7 +6,7 @@ A number that could not be read stays an explicit blank: `value: null` with what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -35,6 +35,9 @@ class Reference(BaseModel):
     factor: float = Field(1.0, gt=0, description="A printed number times this stands in our metric's unit.")
     read: str | None = Field(None, description="The place where numbers without a `read` of their own were read.")
     cells: dict[str, PaperCell] = Field(description="The numbers by cell label, as in 0.6/squarehead.")
+    also: Annotated[tuple[Reference, ...], Field(strict=False)] = Field(
+        (), description="The paper's numbers for further metrics, each a reference of its own; blanks may be left out."
+    )
 
     @field_validator("cells", mode="before")
     @classmethod
@@ -51,6 +54,11 @@ class Reference(BaseModel):
                 hint = "say where: read: 'Table 3'; for a blank: read: 'not found'"
                 raise fault(Problem("the place where this was read is missing", hint=hint), f"cells.{label}")
         return self
+
+    @property
+    def every(self) -> tuple[Reference, ...]:
+        """The reference itself and those for further metrics."""
+        return (self, *self.also)
 
     def read_at(self, label: str) -> str:
         """Returns the place where a cell's number was read."""
@@ -69,10 +77,18 @@ def check(
         where: Returns the place of a dotted key.
     """
     labels, metrics = list(labels), sorted(set(metrics))
+    places = ["reference", *(f"reference.also.{i}" for i in range(len(reference.also)))]
+    pairs = zip(reference.every, places, strict=True)
+    return [problem for one, place in pairs for problem in _wrong(one, place, labels, metrics, where)]
+
+
+def _wrong(
+    reference: Reference, place: str, labels: list[str], metrics: list[str], where: Callable[[str], str]
+) -> list[Problem]:
     problems = [
         Problem(
-            f"reference.cells: no cell is called {label!r}",
-            where=where(f"reference.cells.{label}"),
+            f"{place}.cells: no cell is called {label!r}",
+            where=where(f"{place}.cells.{label}"),
             nearest=nearest(label, labels),
             hint="a cell is called by its labels in the order of the grid, as in 0.6/squarehead, dense, 0.6/one_shot",
         )
@@ -81,7 +97,7 @@ def check(
     ]
     name = reference.metric.partition(".")[0]
     if name not in metrics:
-        what = f"reference.metric: no evaluation is called {name!r}"
+        what = f"{place}.metric: no evaluation is called {name!r}"
         hint = f"there is: {', '.join(metrics)}"
-        problems.append(Problem(what, where=where("reference.metric"), nearest=nearest(name, metrics), hint=hint))
+        problems.append(Problem(what, where=where(f"{place}.metric"), nearest=nearest(name, metrics), hint=hint))
     return problems

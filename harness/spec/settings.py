@@ -19,7 +19,7 @@ from harness.spec.cases import Matched
 from harness.spec.choices import check_model
 from harness.spec.faults import problems_of
 from harness.spec.fits import wrong_tiny
-from harness.spec.sections import SECTIONS, SETTINGS, lay
+from harness.spec.sections import SECTIONS, SETTINGS, SINGLE, lay
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -40,9 +40,9 @@ class Settings:
         self.cache: dict[tuple, Any] = {}
 
     def of(self, labels: Labels) -> dict[str, Any]:
-        """Returns `model`, `prepare`, `prune`, `tune` (None where left out) and `evaluate` under these labels."""
+        """Returns `model`, the sections (None where left out) and `evaluate` under these labels."""
         settings = {"model": self.once("top", labels, self.top)["model"]}
-        settings |= {name: self.once(name, labels, self.section) for name in ("prepare", "prune", "tune")}
+        settings |= {name: self.once(name, labels, self.section) for name in SINGLE}
         return settings | {"evaluate": self.once("evaluate", labels, self.evaluate)}
 
     def axes_touching(self, sections: set[str]) -> list[int]:
@@ -80,7 +80,7 @@ class Settings:
         return values
 
     def section(self, name: str, labels: Labels) -> dict[str, Any] | None:
-        """Returns prepare, prune or tune, resolved, or None where it is left out."""
+        """Returns one of the sections that there is one of, resolved, or None where it is left out."""
         raw = getattr(self.entry, name)
         for layer in self.layers(labels):
             if name in layer:
@@ -103,9 +103,10 @@ class Settings:
         """Fills in the entry's data and task, checks, and writes every default out."""
         top = self.once("top", labels, self.top)
         raw = {key: value for key, value in raw.items() if value is not None or key not in ("data", "task")}
-        inherited = {"data", "task"} - raw.keys()
-        raw = {"task": top["task"]} | raw
-        if section != "evaluate" or not _reads_nothing(raw["task"]):
+        inherited = ({"data", "task"} & SECTIONS[section].model_fields.keys()) - raw.keys()
+        if "task" in inherited:
+            raw = {"task": top["task"]} | raw
+        if "data" in inherited and (section != "evaluate" or not _reads_nothing(raw["task"])):
             raw = {"data": top["data"]} | raw
         where, stands = functools.partial(self.where, labels=labels), functools.partial(_stands, inherited)
         try:

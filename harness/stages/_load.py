@@ -1,4 +1,4 @@
-"""A model as a stage reads it: where a mask lies beside the weights, its zeros are verified first."""
+"""A model as a stage reads it: masks and codes beside the weights are verified, and inputs rounded as they say."""
 
 from __future__ import annotations
 
@@ -6,18 +6,54 @@ from pathlib import Path
 from typing import Any
 
 from harness import models
+from harness.problems import Problem
 from harness.pruning import keep
+from harness.quantization import activations, codes
 from harness.sources import Source
+
+ADAPTER = "adapter"
+"""The folder beside a sparse model's weights that holds what cannot be merged into them, as peft reads it."""
 
 
 def verified(source: Path | Source, dtype: str = "float32") -> Any:
-    """Loads a model in `dtype`, in eval mode on the CPU.
+    """Loads a model in `dtype`, in eval mode on the CPU; a quantised one rounds the inputs of its layers too.
 
     Raises:
-        Problem: Its folder holds a mask, and pruned weights are not zero.
+        Problem: Its folder holds a mask, and pruned weights are not zero; or codes, and they are not the weights; or an
+            adapter, without which it is another model.
     """
+    folder = _folder(source)
+    if _adapted(folder):
+        hint = "it can be evaluated; train with a method whose result merges, such as lors, to go on with it"
+        raise Problem("this model has an adapter beside it, which does not merge", where=str(folder), hint=hint)
+    return _plain(source, folder, dtype)
+
+
+def complete(source: Path | Source) -> Any:
+    """Loads a model as `verified` does, with the adapter that lies beside it, if one does, put on by peft."""
+    folder = _folder(source)
+    model = _plain(source, folder, "float32")
+    if not _adapted(folder):
+        return model
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, folder / ADAPTER).get_base_model().eval()
+
+
+def _folder(source: Path | Source) -> Path | None:
+    return source.path if isinstance(source, Source) else source
+
+
+def _adapted(folder: Path | None) -> bool:
+    return folder is not None and (folder / ADAPTER / "adapter_config.json").is_file()
+
+
+def _plain(source: Path | Source, folder: Path | None, dtype: str) -> Any:
     model = models.load(source, dtype)
-    folder = source.path if isinstance(source, Source) else source
     if folder is not None and (folder / keep.FILE).is_file():
         keep.verify(model, keep.load(folder))
+    if folder is not None and (folder / codes.FILE).is_file():
+        layers = codes.load(folder)
+        codes.verify(model, layers)
+        activations.attach(model, {name: layer.input for name, layer in layers.items() if layer.input})
     return model

@@ -21,7 +21,7 @@ from harness.device import device
 from harness.metrics import Score
 from harness.problems import Problem
 from harness.runs.job import Job, Progress
-from harness.stages._load import verified
+from harness.stages._load import complete
 from harness.tasks._batches import Predictions
 
 VERSION = 1
@@ -32,7 +32,7 @@ SCORES = "scores.json"
 def run(job: Job) -> Iterator[Progress]:
     """Evaluates `job.parents["model"]` into `job.folder`, reporting after every sample."""
     options, source = job.options, job.parents["model"]
-    model, processor = verified(source).to(device()), models.load_processor(source)
+    model, processor = complete(source).to(device()), models.load_processor(source)
     lines = job.scratch / PREDICTIONS
     done = _whole_lines(lines)
     predictions = predict(options, model, processor, done)

@@ -22,7 +22,7 @@ def run(job: Job) -> Iterator[Progress]:
     rows = session.rows_for(job.options)
     model, processor = _model(job, rows)
     features, collate = session.examples_for(rows, job.options, processor)
-    curve, summary = yield from session.fit(model, features, collate, job.options, job.scratch)
+    curve, summary, _ = yield from session.fit(model, features, collate, job.options, job.scratch)
     models.save(model, processor, job.folder)
     session.write(job.folder, FILE, curve, summary)
 

@@ -1,20 +1,33 @@
 """The sparse fine-tuning stage: trains the pruned model, towards the dense one if a loss asks for it; its zeros stay.
 
-Writes the model as transformers reads it, its mask, `curve.jsonl` (one row a step) and `tune.json`. The mask is
-verified in the written weights, not only in memory.
+With a `ramp` the model comes dense and is pruned here, between phases of training. A method that `PRUNES` makes the
+model dense, which is pruned again afterwards. One that does not merge leaves the sparse model as it was, with
+`adapter/` beside it as peft reads it.
+
+Writes the model as transformers reads it, its mask, `curve.jsonl` (one row a step) and `tune.json`; where it prunes,
+also `prune.json`, of the last pruning. The mask is verified in the written weights, not only in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from torch import BoolTensor, nn
 
-from harness import models
+from harness import models, rooms
+from harness.device import device
 from harness.pruning import keep
 from harness.runs.job import Job, Progress
-from harness.stages._load import verified
-from harness.tuning import session
+from harness.sources import Source, snapshot
+from harness.stages import prune
+from harness.stages._load import ADAPTER, verified
+from harness.stages._pruner import Pruner, pruner
+from harness.tuning import adapter, attach, session
+from harness.tuning.phases import Ramp
 
 VERSION = 1
 FILE = "tune.json"
@@ -22,23 +35,74 @@ FILE = "tune.json"
 
 def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes `job.parents["model"]` into `job.folder`, reporting after every step."""
-    source = job.parents["model"]
-    keeps = keep.load(source)
+    options, source = job.options, job.parents["model"]
+    constants = rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).constants
     model, processor = verified(source), models.load_processor(source)
     teacher = verified(job.parents["teacher"]) if "teacher" in job.parents else None
-    features, collate = session.examples_for(session.rows_for(job.options), job.options, processor)
-    before = zeros(model, keeps)
-    curve, summary = yield from session.fit(
-        model, features, collate, job.options, job.scratch, teacher=teacher, keeps=keeps
+    features, collate = session.examples_for(session.rows_for(options), options, processor)
+    pruned = pruner(options["prune"], model.to(device()), processor) if "prune" in options else None
+    ramp = _ramp(pruned, options["ramp"]) if options["ramp"] else None
+    keeps = None if ramp else keep.load(_folder(job.parents.get("mask", source)))
+    layers = [name for names in ramp.blocks for name in names] if ramp else list(keeps)
+    said = {"asked": _asked(options, source), "before": zeros(model, layers)}
+    end = attach.merge
+    if constants.get("MERGES") is False:
+        end = partial(_leave, model=model, method=options["method"], folder=job.folder / ADAPTER, said=said)
+    curve, summary, keeps = yield from session.fit(
+        model, features, collate, options, job.scratch, teacher=teacher, keeps=keeps, ramp=ramp, end=end
     )
-    models.save(model, processor, job.folder)
+    said.setdefault("merged", zeros(model, layers))
+    if constants.get("PRUNES"):
+        model.to(device())
+        for target in rooms.bind("ramp", options["prune"]["ramp"])(options["prune"]["sparsity"]):
+            yield from pruned.turn(target)
+        keeps = pruned.keeps
+    models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
-    verified(job.folder)
-    sparsity = {"mask": keep.sparsity(keeps), "before": before, "after": zeros(model, keeps)}
+    keep.verify_written(job.folder, keeps)
+    if pruned:
+        (job.folder / prune.FILE).write_text(json.dumps(pruned.report(), indent=1) + "\n", encoding="utf8")
+    sparsity = {**said, "mask": keep.sparsity(keeps), "after": zeros(model, layers)}
     session.write(job.folder, FILE, curve, {**summary, "sparsity": sparsity})
 
 
-def zeros(model: nn.Module, keeps: Mapping[str, BoolTensor]) -> float:
-    """Returns the fraction of weights that are exactly zero in the masked layers: at least the mask's sparsity."""
-    weights = [model.get_submodule(name).weight for name in keeps]
+def zeros(model: nn.Module, layers: Iterable[str]) -> float:
+    """Returns the fraction of weights that are exactly zero in these layers: at least the mask's sparsity."""
+    weights = [model.get_submodule(name).weight for name in layers]
     return 1 - sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
+
+
+def _asked(options: Mapping[str, Any], source: Path | Source) -> float | None:
+    """Returns the sparsity that the pruning was asked for; None where the model's folder does not say."""
+    if "prune" in options:
+        return options["prune"]["sparsity"]
+    folder = _folder(source)
+    for file, part in ((prune.FILE, "overall"), (FILE, "sparsity")):
+        if folder is not None and (folder / file).is_file():
+            return json.loads((folder / file).read_text(encoding="utf8"))[part]["asked"]
+    return None
+
+
+def _folder(source: Path | Source) -> Path | None:
+    return snapshot(source) if isinstance(source, Source) else source
+
+
+def _ramp(pruned: Pruner, choice: str) -> Ramp:
+    """Returns the prunings of a ramp, by the pruner's section."""
+    targets = rooms.bind("ramp", choice)(pruned.options["sparsity"])
+    blocks = [[linear.name for linear in block.linears] for block in pruned.blocks]
+
+    def to(target: float, before: Mapping[str, BoolTensor]) -> Generator[Progress, None, dict[str, BoolTensor]]:
+        yield from pruned.turn(target)
+        pruned.stay_pruned(before)
+        return pruned.keeps
+
+    return Ramp(targets, to, blocks, pruned.batches)
+
+
+def _leave(attached: attach.Attached, model: nn.Module, method: str, folder: Path, said: dict[str, Any]) -> None:
+    """Writes what was trained beside the model, which stays as it was; says what sparsity merging would leave."""
+    with attach.merged(attached):
+        said["merged"] = zeros(model, attached.layers)
+    adapter.save(model, attached, method, folder)
+    attach.leave(attached)

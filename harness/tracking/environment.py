@@ -21,6 +21,7 @@ PACKAGES = (
     "tokenizers",
     "datasets",
     "accelerate",
+    "peft",
     "safetensors",
     "evaluate",
     "sacrebleu",

@@ -60,6 +60,8 @@ def scores(said: Mapping[str, Any]) -> dict[str, float]:
             if score["stderr"] is not None:
                 found[f"{name}_stderr"] = score["stderr"]
     found |= {f"sparsity/{name}": value for name, value in said["sparsity"].items()}
+    for role, stage in said["stages"].items():
+        found |= {f"cost/{role}/{name}": value for name, value in stage.get("cost", {}).items()}
     return found | {f"seconds/{role}": stage["seconds"] for role, stage in said["stages"].items()}
 
 

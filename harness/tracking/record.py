@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
 from harness.runs import files, shapes
-from harness.runs.plan import EVALUATE
+from harness.runs.plan import EVALUATE, MEASURE
 from harness.runs.store import RETRY
 from harness.tracking import curves
 from harness.tracking.settings import settings
@@ -34,6 +34,12 @@ KEYS = (
     *("settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts"),
 )
 """The keys of a record, in their order."""
+TRAINED = ("pretrain", "tune")
+"""The stages that train pruned weights."""
+SUMMARY = "tune.json"
+"""What such a stage says of itself."""
+COST = ("parameters", "trained_parameters", "peak_memory_bytes", "step_seconds")
+"""What of that a record keeps as the stage's `cost`, with the sparsity that merging leaves (`merged`)."""
 _MAPPINGS = ("axes", "settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts")
 _AGAIN = "restore it from git, or run its experiment again, which writes it anew from what is computed"
 
@@ -44,7 +50,7 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
     Args:
         entry: The experiment at its scale.
         cell: What was asked.
-        folders: The verified folders of its stages by role: prepare, prune, tune, evaluate/<name>.
+        folders: The verified folders of its stages by role: prepare, prune, pretrain, tune, evaluate/<name>.
         root: What the paths of artifacts are written relative to.
 
     Raises:
@@ -58,10 +64,10 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
         "metrics": {
             role.removeprefix(EVALUATE): _json(folder / "scores.json")
             for role, folder in folders.items()
-            if role.startswith(EVALUATE)
+            if role.startswith(EVALUATE) or role == MEASURE
         },
         "sparsity": _sparsity(cell, folders),
-        "stages": {role: _stage(said, environment) for role, said in done.items()},
+        "stages": {role: _stage(said, environment) | _cost(role, folders[role]) for role, said in done.items()},
         "curves": {
             role: curves.thin(curves.read(folder / curves.FILE))
             for role, folder in folders.items()
@@ -77,8 +83,8 @@ def build(entry: Entry, cell: Cell, folders: Mapping[str, Path], root: Path) -> 
 def asked(entry: Entry, cell: Cell) -> dict[str, Any]:
     """Returns what a record says of a cell before it has run; data and task are those it was last trained on."""
     sections = cell.settings
-    trained = next((sections[name] for name in ("tune", "prune", "prepare") if sections[name]), None)
-    section = trained or next(iter(sections["evaluate"].values()))
+    trained = next((sections[name] for name in ("tune", "pretrain", "prune", "prepare") if sections[name]), None)
+    section = trained or next(iter(sections["evaluate"].values()), {"data": entry.data, "task": entry.task})
     paper = entry.paper.model_dump() if entry.paper else None
     return {
         "entry": cell.entry,
@@ -198,14 +204,16 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
 
 def _sparsity(cell: Cell, folders: Mapping[str, Path]) -> dict[str, float]:
     """Returns fractions of zeros: asked of the pruned layers, found in them after each stage, and of all weights."""
-    if "prune" not in folders:
+    role = next((role for role in ("prune", *TRAINED) if role in folders), None)  # with a ramp the training prunes
+    if role is None:
         return {"asked": 0.0}
-    pruned = _json(folders["prune"] / "prune.json")
+    pruned = _json(folders[role] / "prune.json")
     zeros = sum(layer["zeros"] for layer in pruned["layers"].values())
     found = {"asked": cell.settings["prune"]["sparsity"], "after_prune": pruned["overall"]["reached"]}
-    if "tune" in folders:
-        found["after_tune"] = _json(folders["tune"] / "tune.json")["sparsity"]["after"]
-    return {**found, "of_all_weights": zeros / _weights(folders["prune"])}
+    for trained in TRAINED:
+        if trained in folders:
+            found[f"after_{trained}"] = _json(folders[trained] / SUMMARY)["sparsity"]["after"]
+    return {**found, "of_all_weights": zeros / _weights(folders[role])}
 
 
 def _weights(folder: Path) -> int:
@@ -224,6 +232,16 @@ def _stage(done: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str,
     """Returns what a record keeps of a stage; the environment only if it is not that of the record."""
     kept = {name: done[name] for name in ("key", "version", "options", "handling", "parents", "sources", "seconds")}
     return kept if done["environment"] == environment else {**kept, "environment": done["environment"]}
+
+
+def _cost(role: str, folder: Path) -> dict[str, Any]:
+    """Returns what a stage that trains pruned weights cost, as far as it says so."""
+    if role not in TRAINED:
+        return {}
+    said = _json(folder / SUMMARY)
+    merged = {"merged": said["sparsity"]["merged"]} if "merged" in said["sparsity"] else {}
+    cost = {name: said[name] for name in COST if name in said} | merged
+    return {"cost": cost} if cost else {}
 
 
 def _json(path: Path) -> Any:

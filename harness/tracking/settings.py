@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.spec.grid import Cell
 
 PREVIOUS = "previous"
-"""Under which key stand, in a chain, the settings of the cell whose tuned weights this one is pruned from."""
+"""Under which key stand, in a chain, the settings of the cell whose trained weights this one is pruned from."""
 
 
 def settings(cell: Cell) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from torch import BoolTensor, Tensor, nn
 
 from harness import rooms
 from harness.problems import Problem
+from harness.tuning import devices
 
 KEEP = "keep"
 """The buffer of a layer that holds its mask, so that a checkpoint has the masks that a method changed."""
@@ -56,6 +58,7 @@ class Attached:
     merge: Callable[..., Tensor] | None = None
     adapt: Callable[..., Tensor] | None = None
     evolve: Callable[..., None] | None = None
+    allot: Callable[..., list[dict[str, Tensor]]] | None = None
     layers: Mapping[str, Layer] = field(default_factory=dict)
     frozen: tuple[nn.Parameter, ...] = ()
 
@@ -92,14 +95,14 @@ def attach(
     choice = rooms.resolve("method", method)
     made = rooms.ROOMS["method"].method(choice.name)
     verbs = {verb: rooms.bind("method", choice, verb) for verb in ("prepare", "project", "merge")}
-    more = {verb: _optional(choice, verb) for verb in ("adapt", "state", "evolve")}
+    more = {verb: _optional(choice, verb) for verb in ("adapt", "state", "evolve", "allot")}
     frozen = tuple(p for p in model.parameters() if p.requires_grad) if made.constants.get("FREEZES") else ()
     for parameter in frozen:
         parameter.requires_grad_(False)
     layers = {}
     for name, keep in keeps.items():
         module = model.get_submodule(name)
-        keep = keep.to(module.weight.device)
+        keep = keep.to(module.weight.device, copy=True)
         given = {"gradient": gradients[name].to(keep.device)} if "gradient" in made.needs else {}
         values = verbs["prepare"](module.weight, keep, **given)
         kept = more["state"](module.weight, keep) if more["state"] else {}
@@ -113,7 +116,8 @@ def attach(
         module.weight.requires_grad_("weight" in values)
         if more["adapt"]:
             module.forward = _forward(layers[name], more["adapt"])
-    return Attached(verbs["project"], verbs["merge"], more["adapt"], more["evolve"], layers, frozen)
+    later = (more["adapt"], more["evolve"], more["allot"])
+    return Attached(verbs["project"], verbs["merge"], *later, layers, frozen)
 
 
 def _optional(choice: rooms.Choice, verb: str) -> Callable | None:
@@ -137,8 +141,11 @@ def _train(module: nn.Linear, part: str, value: Tensor) -> None:
 
 
 def _forward(layer: Layer, adapt: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+    asks = "training" in inspect.signature(adapt).parameters
+
     def forward(x: Tensor) -> Tensor:
-        y = adapt(x, layer.module.weight, layer.keep, layer.tensors)
+        more = (layer.module.training,) if asks else ()
+        y = adapt(x, layer.module.weight, layer.keep, layer.tensors, *more)
         return y if layer.module.bias is None else y + layer.module.bias.to(y.dtype)
 
     return forward
@@ -150,14 +157,16 @@ def project_gradients(attached: Attached) -> None:
     for layer in attached.layers.values():
         gradients = {name: p.grad for name, p in layer.trained.items() if p.grad is not None}
         if gradients:
-            attached.project(gradients, layer.keep)
+            with devices.whole(gradients) as tensors:
+                attached.project(tensors, layer.keep)
 
 
 @torch.no_grad()
 def project_weights(attached: Attached) -> None:
     """Puts what was trained back where the method allows it, after an update."""
     for layer in attached.layers.values():
-        attached.project({name: p.data for name, p in layer.trained.items()}, layer.keep)
+        with devices.whole({name: p.data for name, p in layer.trained.items()}) as tensors:
+            attached.project(tensors, layer.keep)
 
 
 @torch.no_grad()
@@ -174,7 +183,27 @@ def evolve(attached: Attached, moments: Mapping[nn.Parameter, Mapping[str, Tenso
         return
     for layer in attached.layers.values():
         known = {name: moments[p] for name, p in layer.trained.items()}
-        attached.evolve(layer.module.weight, layer.keep, layer.tensors, known, step, steps)
+        flat = {(name, own): value for name, state in known.items() for own, value in state.items()}
+        tensors = {"weight": layer.module.weight.data, **layer.tensors}
+        with devices.whole(tensors) as given, devices.whole(flat) as found:
+            state = {name: {own: found[name, own] for own in known[name]} for name in known}
+            attached.evolve(given["weight"], layer.keep, {k: given[k] for k in layer.tensors}, state, step, steps)
+
+
+@torch.no_grad()
+def allot(attached: Attached, blocks: Sequence[Sequence[str]], errors: Sequence[float], turn: int) -> None:
+    """Lets a method share out anew what its layers keep, after a pruning.
+
+    Args:
+        attached: A method that has `allot`, and its layers.
+        blocks: The names of each block's layers.
+        errors: Each block's reconstruction error.
+        turn: Prunings done.
+    """
+    for names, found in zip(blocks, attached.allot(errors, turn), strict=True):
+        for name in names:
+            for part, value in found.items():
+                attached.layers[name].tensors[part].copy_(value)
 
 
 @contextmanager
@@ -183,30 +212,48 @@ def merged(attached: Attached) -> Iterator[None]:
 
     Afterwards a layer has its own weight and its method again, both under the mask that it has by then. What was done
     to the final weight besides masking it, by a solver, is added to the layer's own weight.
+
+    Raises:
+        Problem: The final weight does not follow when something is added to the layer's own; the layer is named.
     """
     own = {name: layer.module.weight.detach().clone() for name, layer in attached.layers.items()}
     with torch.no_grad():
-        for name, layer in attached.layers.items():
-            layer.module.weight.copy_(attached.merge(own[name], layer.keep, layer.tensors))
+        for layer in attached.layers.values():
+            layer.module.weight.copy_(attached.merge(layer.module.weight, layer.keep, layer.tensors))
             vars(layer.module).pop("forward", None)
     try:
         yield
     finally:
         with torch.no_grad():
             for name, layer in attached.layers.items():
-                weight = own.pop(name).mul_(layer.keep)
-                change = layer.module.weight - attached.merge(weight, layer.keep, layer.tensors)
-                layer.module.weight.copy_(weight.add_(change))
+                _put_back(attached, name, layer, own.pop(name).mul_(layer.keep))
                 if attached.adapt is not None:
                     layer.module.forward = _forward(layer, attached.adapt)
+
+
+def _put_back(attached: Attached, name: str, layer: Layer, own: Tensor) -> None:
+    """Gives a layer its own weight again, with what was done to the final weight in the meantime added to it."""
+    final, weight = layer.module.weight.detach().clone(), layer.module.weight
+    weight.copy_(own)
+    change = final - attached.merge(weight, layer.keep, layer.tensors)
+    if change.count_nonzero():
+        weight.add_(change)
+        if not torch.allclose(attached.merge(weight, layer.keep, layer.tensors), final, rtol=1e-4, atol=1e-6):
+            hint = "prune by a criterion, which changes no weight that stays"
+            raise Problem("what the pruning did to its weights cannot be put into this method", where=name, hint=hint)
 
 
 @torch.no_grad()
 def merge(attached: Attached) -> None:
     """Writes every layer's final weight into the model and leaves its layers as plain as before `attach`."""
     for layer in attached.layers.values():
-        module = layer.module
-        module.weight.copy_(attached.merge(module.weight, layer.keep, layer.tensors))
+        layer.module.weight.copy_(attached.merge(layer.module.weight, layer.keep, layer.tensors))
+    leave(attached)
+
+
+def leave(attached: Attached) -> None:
+    """Takes the method off the model, whose weights stay as they are."""
+    for layer in attached.layers.values():
         detach(layer)
     for parameter in attached.frozen:
         parameter.requires_grad_(True)

@@ -6,6 +6,7 @@ An epoch is ceil(rows / batch) steps: no row is dropped, and an epoch's last bat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,12 +14,33 @@ from typing import Any
 import numpy
 from torch import Tensor
 
+from harness.problems import Problem
+
 Collate = Callable[[list[Any]], Mapping[str, Tensor]]
 
 
 def steps_for(epochs: float, rows: int, batch_size: int) -> int:
     """Returns the steps of so many passes over the rows, the last batch of a pass counting as a step: at least 1."""
     return max(1, round(epochs * -(-rows // batch_size)))
+
+
+def steps_for_tokens(tokens: int, features: Sequence[Any], batch_size: int) -> int:
+    """Returns the steps that train on at least so many tokens, of text in windows of one length.
+
+    Args:
+        tokens: How many.
+        features: The training examples, each with `input_ids`.
+        batch_size: Examples a step.
+
+    Raises:
+        Problem: The examples are no windows of one length, so that a step has no fixed number of tokens.
+    """
+    looked = [features[at] for at in sorted({0, len(features) // 2, len(features) - 1})]
+    lengths = {len(each["input_ids"]) if "input_ids" in each else 0 for each in looked}
+    if len(lengths) > 1 or 0 in lengths:
+        hint = "language_modelling cuts text into such windows; give steps or epochs for other tasks"
+        raise Problem("a budget of tokens needs text in windows of one length", where="tokens", hint=hint)
+    return math.ceil(tokens / (lengths.pop() * batch_size))
 
 
 def rows_of(step: int, rows: int, batch_size: int, seed: int) -> list[int]:
@@ -41,20 +63,25 @@ def _order(rows: int, seed: int, epoch: int) -> numpy.ndarray:
 
 def batches(
     features: Sequence[Any], collate: Collate, *, batch_size: int, micro_batch: int, seed: int
-) -> Callable[[int], list[Mapping[str, Tensor]]]:
-    """Returns the function from a step to its micro-batches.
+) -> Callable[..., list[Mapping[str, Tensor]]]:
+    """Returns the function from a step to its micro-batches, or to one process's share of each.
+
+    The function takes the step, and where several processes share it which of how many this is; a micro-batch's rows
+    are dealt out among them. A step with a micro-batch of fewer rows than processes is given whole to each.
 
     Args:
         features: The training examples, indexed one by one when their step comes.
         collate: Makes one padded batch of some examples.
         batch_size: Examples a step.
-        micro_batch: Examples a forward; the last micro-batch of a step may be smaller.
+        micro_batch: Examples a forward, of all processes together; the last micro-batch of a step may be smaller.
         seed: Of the data order.
     """
 
-    def of(step: int) -> list[Mapping[str, Tensor]]:
+    def of(step: int, process: int = 0, processes: int = 1) -> list[Mapping[str, Tensor]]:
         chosen = rows_of(step, len(features), batch_size, seed)
-        parts = (chosen[at : at + micro_batch] for at in range(0, len(chosen), micro_batch))
+        parts = [chosen[at : at + micro_batch] for at in range(0, len(chosen), micro_batch)]
+        if min(map(len, parts)) >= processes:
+            parts = [part[process::processes] for part in parts]
         return [collate([features[row] for row in part]) for part in parts]
 
     return of

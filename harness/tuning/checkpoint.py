@@ -1,7 +1,8 @@
 """Checkpoints of a run: model, optimiser and random states in one file, so that a resumed run repeats every bit.
 
 A file is written under another name, hashed, brought to the disk and renamed, and only then is the one before it
-deleted: there is always a good one. The name holds the step and the hash, `step-00000120.1f2e3d4c5b6a7988.pt`, so a
+deleted: there is always a good one. It holds whole tensors, however many processes share them, so that a run may go
+on in another number of them. The name holds the step and the hash, `step-00000120.1f2e3d4c5b6a7988.pt`, so a
 damaged file is recognised before anything is read from it. The schedule and the data order follow from the step.
 """
 
@@ -19,13 +20,20 @@ import torch
 from torch import nn
 
 from harness.problems import Problem
+from harness.tuning import devices
 
 _DIGITS = 16
 
 
 def save(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, notes: Mapping[str, Any] | None = None
-) -> Path:
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    notes: Mapping[str, Any] | None = None,
+    *,
+    writes: bool = True,
+) -> Path | None:
     """Writes the checkpoint of a step and deletes the older ones.
 
     Args:
@@ -34,18 +42,24 @@ def save(
         model: The model, not wrapped.
         optimizer: Its optimiser.
         notes: Plain values to keep beside them.
+        writes: Whether it is this process, of those that train, that writes; all of them take part.
 
     Returns:
-        The file.
+        The file; None where another process writes it.
 
     Raises:
         OSError, RuntimeError: It could not be written (torch's words for a full disk); the one before is still there.
     """
+    whole = {
+        "model": devices.whole_state(model.state_dict(), writes),
+        "optimizer": devices.whole_state(optimizer.state_dict(), writes),
+    }
+    if not writes:
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "step": step,
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        **whole,
         "random": _random_states(),
         "notes": dict(notes or {}),
     }
@@ -92,7 +106,11 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
             hint="delete it to begin again from step 0",
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
+    own = model.state_dict()
+    model.load_state_dict({name: devices.like(value, own[name]) for name, value in state["model"].items()})
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, moments in state["optimizer"]["state"].items():
+        moments.update({name: devices.like(value, trained[number]) for name, value in moments.items()})
     optimizer.load_state_dict(state["optimizer"])
     _restore(state["random"])
     return state["step"], state["notes"]

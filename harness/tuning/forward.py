@@ -6,7 +6,7 @@ list differs between model families: some replace the last block's output by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -93,7 +93,8 @@ def forward(model: nn.Module, batch: Mapping[str, Tensor], hidden: Mapping[str, 
         batch: A collated batch with labels, on the model's device.
         hidden: The stacks whose hidden states are wanted, from `stacks`.
     """
-    with _listening(hidden or {}) as heard:
+    modules = [module for stack in (hidden or {}).values() for module in (*stack.blocks, stack.norm)]
+    with listening(modules) as heard:
         out = model(**batch)
     inner = unwrapped(model)
     sets = positions(inner, batch)
@@ -113,14 +114,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _listening(wanted: Mapping[str, Stack]):
-    """Collects the outputs of the wanted modules while it is open."""
+def listening(modules: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Collects the outputs of modules while it is open."""
     heard: dict[nn.Module, Tensor] = {}
 
     def keep(module, _, output):
         heard[module] = output[0] if isinstance(output, tuple) else output
 
-    modules = [module for stack in wanted.values() for module in (*stack.blocks, stack.norm)]
     handles = [module.register_forward_hook(keep) for module in modules]
     try:
         yield heard

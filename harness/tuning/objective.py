@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness import rooms
 from harness.problems import Problem
-from harness.tuning import forward
+from harness.tuning import devices, forward
 from harness.tuning.forward import Forward, Stack
 
 
@@ -97,7 +97,7 @@ def measure(objective: Objective, model: nn.Module, batch: Mapping[str, Tensor])
     Returns:
         (name of the loss, set of positions) -> its mean over these positions.
     """
-    given = {"batch": batch, "student": forward.forward(model, batch, objective.stacks)}
+    given = {"batch": batch, "student": forward.forward(model, batch, objective.stacks), "total": devices.total}
     if objective.teacher is not None:
         given["teacher"] = teach(objective, batch)
     return {

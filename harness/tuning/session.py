@@ -1,38 +1,45 @@
 """A run of the training loop for a stage: what its options mean, the curve, checkpoints and resume, the verified masks.
 
-`fit` is a generator like the loop: it yields progress after every step and returns a summary. All that a resumed run
-needs lies in the newest checkpoint, the curve included: a killed run repeats at most `checkpoint_every` steps and ends
-with the same weights and curve bit for bit; only its `seconds`, which are measured, differ. Ctrl-C and SIGTERM end a
-run after the step in hand, with a checkpoint.
+`fit` is a generator like the loop: it yields progress after every step and returns a summary. With a ramp it prunes
+between phases of training, and a checkpoint follows every pruning. All that a resumed run needs lies in the newest
+checkpoint, the curve included: a killed run repeats at most `checkpoint_every` steps and a pruning, and ends with the
+same weights and curve bit for bit; only seconds and memory, which are measured, differ. Ctrl-C and SIGTERM end a run
+after the step in hand, with a checkpoint; a pruning they end at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import statistics
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from torch import BoolTensor, nn
 
 from harness import rooms
 from harness.data._rows import head
-from harness.device import device
+from harness.memory import peak, reset_peak
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Progress
 from harness.tasks._lengths import fitting
-from harness.tuning import attach, checkpoint, interrupts
-from harness.tuning.batches import Collate, batches, steps_for
+from harness.tuning import attach, checkpoint, devices, interrupts, reconstruction
+from harness.tuning.attach import Attached
+from harness.tuning.batches import Collate, batches, steps_for, steps_for_tokens
 from harness.tuning.loop import Report, train
 from harness.tuning.losses.squarehead import teacher_scale
 from harness.tuning.objective import Objective, objective, teach
 from harness.tuning.optimizer import adamw
+from harness.tuning.phases import Phase, Ramp, by_phase, phases
+from harness.tuning.slopes import mean_gradients
 
 Curve = list[dict[str, float]]
 """One row a step: `step` and what `Report.curve` holds."""
@@ -52,41 +59,12 @@ def examples_for(
     return features, partial(rooms.load("task", task).collate, processor=processor)
 
 
-def accelerator_for(precision: str) -> Accelerator:
-    """Returns an accelerator for the harness's device; where that names a GPU, it becomes the current one.
-
-    Args:
-        precision: "fp32", or "bf16" for autocast over fp32 weights.
-
-    Raises:
-        Problem: The device has no bf16, or accelerate takes another device than the harness's.
-    """
-    chosen = device()
-    if chosen.type == "cuda" and chosen.index is not None:
-        torch.cuda.set_device(chosen)  # accelerate asks for "cuda", which is the current device
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps a process's first device and precision
-    mixed = {"fp32": "no", "bf16": "bf16"}[precision]
-    try:
-        accelerator = Accelerator(mixed_precision=mixed, cpu=chosen.type == "cpu")
-    except ValueError as error:
-        raise Problem(f"this device cannot train in {precision}: {error}", hint="write precision: fp32") from None
-    if _numbered(accelerator.device) != _numbered(chosen):
-        hint = "a launcher gives each process its device: leave HARNESS_DEVICE unset under one"
-        raise Problem(f"accelerate trains on {accelerator.device}, not on {chosen}", where="HARNESS_DEVICE", hint=hint)
-    return accelerator
-
-
-def _numbered(place: torch.device) -> torch.device:
-    """Returns a device with its number: "cuda" alone means the current one."""
-    return torch.device("cuda", torch.cuda.current_device()) if place == torch.device("cuda") else place
-
-
 def learning_rate(options: Mapping[str, Any], steps: int) -> Callable[[int], float]:
     """Returns the function from steps done to the learning rate.
 
     Args:
         options: With `lr`, `schedule` and `warmup` (steps, or a fraction of them below 1).
-        steps: Steps of the whole run.
+        steps: Steps of the whole run, or of a phase that begins anew.
 
     Raises:
         Problem: The warm-up is longer than the run, so that the peak rate is never reached.
@@ -109,24 +87,30 @@ def fit(
     *,
     teacher: nn.Module | None = None,
     keeps: Mapping[str, BoolTensor] | None = None,
-) -> Generator[Progress, None, tuple[Curve, dict[str, Any]]]:
+    ramp: Ramp | None = None,
+    end: Callable[[Attached], None] = attach.merge,
+) -> Generator[Progress, None, tuple[Curve, dict[str, Any], dict[str, BoolTensor]]]:
     """Fine-tunes a model in place.
 
     Args:
-        model: The model; it ends on the CPU in eval mode, its masks verified.
+        model: The model; it ends on the CPU in eval mode.
         features: Training examples.
         collate: Makes a padded batch of some of them.
         options: A `prepare` or `tune` section, resolved.
         scratch: Where checkpoints lie.
         teacher: The model to learn from, if a loss needs one.
-        keeps: The masks [out, in] by layer; None fine-tunes densely.
+        keeps: The masks [out, in] by layer; None fine-tunes densely, or begins densely with a ramp.
+        ramp: The prunings between phases of training, if the model was not pruned before.
+        end: What is done with what was trained: by default it is merged into the weights.
 
     Yields:
-        Progress, with the values of the curve and the speed.
+        Progress, with the values of the curve and the speed; of a pruning, in blocks.
 
     Returns:
-        The curve, and a summary: steps, epochs, seconds of training, parameters, trained_parameters, and with a loss on
-        hidden states teacher_mean_square: mean(t^2) per stack, of every block's output and then of the final norm's.
+        The curve, a summary, and the masks as they are in the end. The summary has steps, epochs, parameters,
+        trained_parameters; of training alone seconds, step_seconds (their median) and peak_memory_bytes; for a method
+        that starts from gradients their samples, seconds and peak_memory_bytes; with a ramp each pruning; with a loss
+        on hidden states teacher_mean_square: mean(t^2) per stack, of every block's output and then of the final norm's.
 
     Raises:
         Problem: There is nothing to train on, the warm-up is longer than the run, a row has more labels than the model
@@ -134,40 +118,58 @@ def fit(
     """
     if not len(features):
         raise Problem("there is no example to train on", where=str(options["data"]), hint="its rows may be too short")
-    keeps, size, seed = keeps or {}, options["batch_size"], options["seed"]
-    steps = options["steps"] or steps_for(options["epochs"], len(features), size)
-    rate, clip = learning_rate(options, steps), options["clip"]
-    accelerator = accelerator_for(options["precision"])
+    size, seed, features = options["batch_size"], options["seed"], fitting(features, model)
+    steps = _steps(options, features)
+    found = phases(steps, ramp.targets, options["last"]) if ramp else phases(steps)
+    rate = partial(learning_rate, options)
+    rate = by_phase(found, rate) if ramp and options["restart"] else rate(steps)
+    accelerator = devices.accelerator_for(options["precision"], ramp is not None)
     set_seed(seed)
     model.to(accelerator.device)
-    attached = attach.attach(model, keeps, options["method"]) if keeps else attach.DENSE
+    devices.recompute(model, options["recompute"])
     teacher = None if teacher is None else teacher.to(accelerator.device)
     aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
-    beta1, beta2 = options["betas"]
-    optimizer = adamw(model, lr=options["lr"], weight_decay=options["weight_decay"], beta1=beta1, beta2=beta2)
-    features = fitting(features, model)
     of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
-    summary = {
-        "steps": steps,
-        "epochs": steps / steps_for(1, len(features), size),
-        **_parameters(model, attached),
-        **_teacher_scale(aim, of, accelerator),
-    }
-    start, notes = _resume(scratch, model, optimizer, keeps)
-    wrapped, stepper = accelerator.prepare(model, optimizer)
+    keeps = _dense_masks(model, ramp) if ramp else keeps
+    gradients, cost = _gradients(model, aim, of, accelerator, options, len(features), keeps or {})
+    attached = attach.attach(model, keeps, options["method"], gradients) if keeps else attach.DENSE
+    dense = reconstruction.outputs(model, ramp.batches) if ramp and attached.allot else []
+    aged = bool(keeps) and _constant(options, "AGED")
+    for each in (model, aim.teacher):
+        devices.shard(each, accelerator)
+    optimizer = _optimizer(model, options, aged)
+    summary = {"steps": steps, "epochs": steps / steps_for(1, len(features), size), **cost}
+    summary |= _teacher_scale(aim, of, accelerator) | devices.said(accelerator)
+    wrapped, stepper = devices.spread(model, optimizer, accelerator)
+    start, notes = _resume(scratch, model, optimizer, attached, accelerator)
     loop = train(
-        wrapped, stepper, aim, of, accelerator, steps=steps, lr=rate, start=start, attached=attached, clip=clip
-    )
+        wrapped, stepper, aim, of, accelerator, steps=steps, lr=rate, start=start, attached=attached,
+        clip=options["clip"], seed=seed,
+    )  # fmt: skip
 
     def save(step: int) -> None:
-        checkpoint.save(scratch, step, model, optimizer, notes)
-        keep.verify(model, keeps)
+        notes["peak"] = max(notes["peak"], peak(accelerator.device))
+        notes["loss_scale"] = accelerator.scaler and accelerator.scaler.state_dict()
+        keep.verify(model, attached.keeps)
+        checkpoint.save(scratch, step, model, optimizer, notes, writes=accelerator.is_main_process)
 
-    yield from _follow(loop, steps, options["checkpoint_every"], save, notes, scratch)
-    attach.merge(attached)
-    accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False).to("cpu").eval()
-    keep.verify(model, keeps)
-    return notes["curve"], {**summary, "seconds": notes["seconds"]}
+    for turn, phase in enumerate(found, 1):
+        if ramp and turn > len(notes["prunings"]):
+            notes["prunings"].append((yield from _prune(model, attached, ramp, phase, turn, dense)))
+            if options["restart"]:
+                optimizer.state.clear()
+            save(phase.start)
+        reset_peak(accelerator.device)
+        left = itertools.islice(loop, max(phase.end - max(phase.start, start), 0))
+        yield from _follow(left, steps, options["checkpoint_every"], save, notes, scratch, accelerator)
+        notes["peak"] = max(notes["peak"], peak(accelerator.device))
+    summary |= {**_parameters(model, attached), **_measured(notes)}
+    keep.verify(model, attached.keeps)
+    masks = attached.keeps
+    devices.gather(model, accelerator)
+    end(attached)
+    devices.unwrap(model, accelerator)
+    return notes["curve"], summary, masks
 
 
 def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> None:
@@ -184,15 +186,103 @@ def _parameters(model: nn.Module, attached: attach.Attached) -> dict[str, int]:
     return {"parameters": sum(p.numel() for p in model.parameters()), "trained_parameters": trained - pruned}
 
 
+def _steps(options: Mapping[str, Any], features: Sequence[Any]) -> int:
+    """Returns the steps that a section asks for, by steps, epochs or tokens."""
+    if options["steps"]:
+        return options["steps"]
+    if options["tokens"]:
+        return steps_for_tokens(options["tokens"], features, options["batch_size"])
+    return steps_for(options["epochs"], len(features), options["batch_size"])
+
+
+def _constant(options: Mapping[str, Any], name: str) -> bool:
+    """Returns a constant of the method's file; False where it has none."""
+    return bool(rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).constants.get(name))
+
+
+def _optimizer(model: nn.Module, options: Mapping[str, Any], aged: bool) -> torch.optim.Optimizer:
+    beta1, beta2 = options["betas"]
+    given = {"lr": options["lr"], "weight_decay": options["weight_decay"], "beta1": beta1, "beta2": beta2}
+    return adamw(model, **given, aged=aged)
+
+
+def _dense_masks(model: nn.Module, ramp: Ramp) -> dict[str, BoolTensor]:
+    """Returns masks that keep every weight of the layers that a ramp will prune."""
+    shapes = {name: model.get_submodule(name).weight.shape for names in ramp.blocks for name in names}
+    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+
+
+def _gradients(
+    model: nn.Module,
+    aim: Objective,
+    of: Callable[[int], list[Any]],
+    accelerator: Accelerator,
+    options: Mapping[str, Any],
+    rows: int,
+    keeps: Mapping[str, BoolTensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Returns the mean gradients that the method's `prepare` asks for, if it does, and what they cost."""
+    if not keeps:
+        return {}, {}
+    choice = rooms.resolve("method", options["method"])
+    if "gradient" not in rooms.ROOMS["method"].method(choice.name).needs:
+        return {}, {}
+    samples, begun = min(choice.options["samples"], rows), time.perf_counter()
+    reset_peak(accelerator.device)
+    found = mean_gradients(model, aim, of, accelerator, list(keeps), samples)
+    cost = {"samples": samples, "seconds": time.perf_counter() - begun, "peak_memory_bytes": peak(accelerator.device)}
+    return found, {"gradient": cost}
+
+
+def _prune(
+    model: nn.Module, attached: Attached, ramp: Ramp, phase: Phase, turn: int, dense: reconstruction.Outputs
+) -> Generator[Progress, None, dict[str, Any]]:
+    """Prunes the model before a phase, its method's weights merged meanwhile; returns the pruning's row."""
+    begun, said = time.perf_counter(), {}
+    with attach.merged(attached), _plain(model):
+        for name, mask in (yield from ramp.prune(phase.target, attached.keeps)).items():
+            attached.layers[name].keep.copy_(mask)
+        if attached.allot:
+            said["errors"] = reconstruction.errors(dense, model, ramp.batches)
+    if said:
+        attach.allot(attached, ramp.blocks, said["errors"], turn)
+    attach.project_weights(attached)
+    reached = keep.sparsity(attached.keeps)
+    cost = {"seconds": time.perf_counter() - begun}
+    return {"step": phase.start, "asked": phase.target, "reached": reached, **said, **cost}
+
+
+@contextmanager
+def _plain(model: nn.Module) -> Iterator[None]:
+    """Takes off what accelerate wraps around the forward: a pruning pauses passes, and autocast would not be left."""
+    wrapped = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.forward = wrapped
+
+
+def _measured(notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the training cost, and the prunings between its phases."""
+    cost = {"seconds": sum(notes["seconds"]), "step_seconds": statistics.median(notes["seconds"])}
+    prunings = {"prunings": notes["prunings"]} if notes["prunings"] else {}
+    scaled = [row["skipped"] for row in notes["curve"] if "skipped" in row]
+    skipped = {"skipped_steps": int(sum(scaled))} if scaled else {}
+    return {**cost, "peak_memory_bytes": notes["peak"], **prunings, **skipped}
+
+
 def _resume(
-    scratch: Path, model: nn.Module, optimizer: Any, keeps: Mapping[str, BoolTensor]
+    scratch: Path, model: nn.Module, optimizer: Any, attached: Attached, accelerator: Accelerator
 ) -> tuple[int, dict[str, Any]]:
     """Returns the steps done and the notes of the newest checkpoint after loading it, or those of a fresh start."""
     newest = checkpoint.newest(scratch)
     if newest is None:
-        return 0, {"curve": [], "seconds": 0.0}
+        return 0, {"curve": [], "seconds": [], "peak": 0, "prunings": []}
     start, notes = checkpoint.load(newest, model, optimizer)
-    keep.verify(model, keeps)
+    if accelerator.scaler is not None:
+        accelerator.scaler.load_state_dict(notes["loss_scale"])
+    keep.verify(model, attached.keeps)
     return start, notes
 
 
@@ -208,16 +298,17 @@ def _teacher_scale(
 
 
 def _follow(
-    loop: Iterator[Report], steps: int, every: int, save: Callable[[int], None], notes: dict[str, Any], scratch: Path
-) -> Iterator[Progress]:
+    loop: Iterator[Report], steps: int, every: int, save: Callable[[int], None], notes: dict[str, Any], scratch: Path,
+    accelerator: Accelerator,
+) -> Iterator[Progress]:  # fmt: skip
     """Goes through the loop: notes the curve, checkpoints, and passes progress on."""
     stopped = False
     with interrupts.held() as wanted:
         try:
             for report in loop:
                 notes["curve"].append({"step": report.step, **report.curve})
-                notes["seconds"] += report.seconds
-                stopped = wanted()
+                notes["seconds"].append(report.seconds)
+                stopped = devices.agreed(wanted(), accelerator)
                 if stopped or (report.step % every == 0 and report.step < steps):
                     save(report.step)
                 if stopped:

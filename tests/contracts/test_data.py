@@ -20,6 +20,7 @@ COLUMNS = {
     "speech": {"audio", "text"},
     "text": {"text"},
     "reasoning": {"question", "answer"},
+    "instruction": {"instruction", "response"},
     "image": {"image", "label", "classes"},
 }
 EVERY = ROOMS["data"].names()
@@ -131,6 +132,7 @@ def test_generated_rows_have_the_columns_of_their_kind(name):
 def test_generated_splits_share_no_row(name):
     module = load("data", name)
     first = {"translation": "source", "speech": "text", "text": "text", "reasoning": "question", "image": "image"}
+    first["instruction"] = "instruction"
     found = [row[first[module.KIND]] for split in module.SPLITS for row in module.rows(split)]
     texts = [each.tobytes() if module.KIND == "image" else each for each in found]
     assert len(set(texts)) == len(texts)

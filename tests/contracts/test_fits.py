@@ -16,6 +16,7 @@ PREDICTED = {
     "translation": {"source": "one", "prediction": "eins", "reference": "eins"},
     "speech": {**TEXT, "prediction": "one", "reference": "one", "normaliser": "n", "normalised": TEXT},
     "reasoning": {**TEXT, "strict": "7", "flexible": "7"},
+    "instruction": {"prediction": "one two", "reference": "one two three"},
     "language_modelling": {"protocol": "ppl-8-concat", "nll": 3.0, "tokens": 7},
     "classification": {"task": "shapes", "doc": 0, "label": "disc", "prediction": "disc", "acc": 1.0, "protocol": "p"},
     "zero_shot": {"task": "a", "doc": 0, "acc": 1.0, "acc_norm": 0.0, "cut": False, "protocol": "p"},

@@ -45,7 +45,7 @@ def pair():
 def means(name: str, student, teacher, batch) -> dict[str, torch.Tensor]:
     method = rooms.ROOMS["loss"].method(name)
     hidden = method.constants.get("HIDDEN", False)
-    given = {"batch": batch}
+    given = {"batch": batch, "total": lambda x: x}
     for role, model in (("student", student), ("teacher", teacher)):
         if role in method.needs:
             given[role] = forward.forward(model, batch, forward.stacks(model) if hidden else None)
@@ -55,7 +55,7 @@ def means(name: str, student, teacher, batch) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_asks_for_what_there_is_and_says_what_it_computes(name):
     method = rooms.ROOMS["loss"].method(name)
-    assert set(method.needs) <= {"student", "teacher", "batch"} and "student" in method.needs
+    assert set(method.needs) <= {"student", "teacher", "batch", "total"} and "student" in method.needs
     assert method.summary.endswith(".") and rooms.load("loss", name).__doc__
     assert isinstance(method.constants.get("HIDDEN", False), bool)
 

@@ -26,9 +26,11 @@ ROWS = {
     "speech": [{"audio": audio, "text": text} for audio, text in zip(CLIPS, TEXTS, strict=True)],
     "text": [{"text": text * 3} for text in TEXTS],
     "reasoning": [{"question": text, "answer": f"so\n#### {len(text)}"} for text in TEXTS],
+    "instruction": [{"instruction": text, "response": text[::-1]} for text in TEXTS],
     "image": [{"image": image, "label": at, "classes": TEXTS} for at, image in enumerate(PICTURES)],
 }
 FAMILY = {"translation": "t5", "speech": "whisper", "text": "llama", "reasoning": "mpt", "image": "vit"}
+FAMILY["instruction"] = "llama"
 QUICK = {"max_new_tokens": 4, "window": 16, "length": 16, "beams": 1}
 """Smaller values for options of these names, to be quick."""
 

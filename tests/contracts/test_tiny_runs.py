@@ -20,7 +20,10 @@ from harness.spec.grid import cells
 from harness.tracking import record
 
 ROOT = Path(__file__).parents[2] / "experiments"
-SHORT = ("prepare.steps=2", "prepare.warmup=0", "tune.steps=1", "tune.warmup=0", "prune.samples=8")
+SHORT = (
+    *("prepare.steps=2", "prepare.warmup=0", "pretrain.steps=1", "pretrain.warmup=0", "tune.steps=1", "tune.warmup=0"),
+    *("prune.samples=8", "quantize.samples=8"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,11 @@ def shortened(name):
     """The entry at scale tiny with a few steps and rows, and of each axis its last value."""
     whole = spec.read(name, "tiny", root=ROOT)
     short = [each for each in SHORT if getattr(whole, each.partition(".")[0]) is not None]
-    last = [f"{axis.name}={list(axis.points)[-1]}" for axis in axes_of(whole)[0]]
+    if any((cell.settings["tune"] or {}).get("ramp") for cell in cells(whole)):  # every pruning needs a step after it
+        short = [each for each in short if not each.startswith("tune.")]
+    axes = axes_of(whole)[0]
+    short = [each for each in short if not any(each.partition("=")[0] in axis.settings for axis in axes)]
+    last = [f"{axis.name}={list(axis.points)[-1]}" for axis in axes]
     limits = [f"evaluate.{evaluation}.limit=8" for evaluation in whole.evaluations]
     return spec.read(name, "tiny", root=ROOT, set=(*short, *last, *limits))
 

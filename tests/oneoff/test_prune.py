@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from harness import cli, models, oneoff, rooms
+from harness.oneoff import prune
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Progress
@@ -178,7 +179,7 @@ def test_an_empty_folder_may_stand_there(harness, model, tmp_path):
 )
 def test_a_mistake_is_told_before_anything_is_loaded(harness, model, ids, tmp_path, monkeypatch, arguments, words):
     monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
-    monkeypatch.setattr(oneoff, "prune", lambda *_: pytest.fail("the pruning began"))
+    monkeypatch.setattr(prune, "prune", lambda *_: pytest.fail("the pruning began"))
     before = sorted(tmp_path.iterdir())
     status, _, err = harness("prune", model, "--out", tmp_path / "out", *(each.format(ids=ids) for each in arguments))
     assert status == 2 and "Traceback" not in err, err
@@ -250,7 +251,7 @@ def test_sigterm_leaves_nothing(model, tmp_path):
 
 def test_the_task_follows_the_kind_of_the_data():
     def task(data, **options):
-        return oneoff.section({"criterion": "wanda", "sparsity": 0.5}, data, **options)["task"]
+        return prune.section({"criterion": "wanda", "sparsity": 0.5}, data, **options)["task"]
 
     assert task("prose").startswith("language_modelling:") and "length=2048," in task("prose")
     assert "length=64," in task("prose", length=64)

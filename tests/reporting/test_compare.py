@@ -6,6 +6,7 @@ import pytest
 
 from harness.problems import Problem
 from harness.reporting.compare import NOT_GIVEN, NOT_RUN, OTHER_SCALE, OUTDATED, compare, mean_and_error
+from harness.runs.keys import version
 
 
 def row(comparison, label, metric="bleu"):
@@ -153,7 +154,7 @@ def test_patterns_keep_the_order_of_the_grid(make, samples):
     assert comparison.axis == "prune.pattern"
     assert list(dict.fromkeys(comparison.frame["row"])) == ["dense", "2:4", "16:64"]
     assert comparison.frame["x"].isna().all()
-    assert comparison.reference is None
+    assert not comparison.units
 
 
 def test_a_reference_to_a_score_that_records_lack_is_a_problem(make):
@@ -180,3 +181,34 @@ def test_environments_are_counted_once_each(make, samples):
 
     counts = [count for _, count in make(records=two).environments]
     assert sorted(counts) == [1, 21]
+
+
+ALSO = "claims:", "  also:\n    - {metric: chrf, unit: points, read: Table 2, cells: {dense: 50}}\nclaims:"
+TWO = "evaluate: {bleu: {batch_size: 64}}", "evaluate: {bleu: {batch_size: 64}, chrf: {metric: bleu}}"
+
+
+def test_the_paper_may_have_numbers_of_several_metrics(make):
+    comparison = make(ALSO, TWO)
+    assert comparison.units == {("bleu", "bleu"): "BLEU", ("chrf", "bleu"): "points"}
+    rows = comparison.select("chrf", "bleu").set_index("label")
+    assert rows.loc["dense", "paper"] == 50 and rows.loc["dense", "read"] == "Table 2"
+    assert comparison.select("bleu", "bleu").set_index("label").loc["dense", "paper"] == 25.9
+    assert comparison.headlines() == [("bleu", "bleu"), ("chrf", "bleu")]
+
+
+def test_costs_are_those_of_the_last_training_as_a_mean_over_seeds(make):
+    def records(found):
+        for record in found:
+            if record["seed"] is not None:
+                cost = {"parameters": 100, "trained_parameters": 10 + record["seed"], "merged": 0.5}
+                record["stages"] = {role: {"version": version(role)} for role in ("pretrain", "tune")}
+                record["stages"]["pretrain"]["cost"], record["stages"]["tune"]["cost"] = {"merged": 1}, cost
+                record["sparsity"] = {"asked": 0.75, "after_prune": 0.75}
+        return found
+
+    comparison = make(records=records)
+    assert "dense" not in comparison.costs and make().costs == {}
+    assert comparison.costs["0.5/squarehead"] == {
+        **{"asked": 0.75, "after_prune": 0.75, "merged": 0.5},
+        **{"parameters": 100, "trained_parameters": 11},
+    }

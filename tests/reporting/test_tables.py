@@ -7,6 +7,7 @@ import pytest
 
 from harness.reporting import tables
 from harness.reporting.tables import escape, markdown, matrix, number
+from harness.runs.keys import version
 
 BLEU = ("bleu", "bleu")
 
@@ -153,3 +154,19 @@ def test_what_was_run_with_other_settings_is_said_under_the_table(make):
     assert "run with other settings: prune.samples 64, now 128 (0.5/one_shot, 0.75/one_shot, " in text
     assert "| run with other settings |" in text
     assert "other settings" not in tables.markdown(make())
+
+
+def test_the_table_of_costs_has_a_row_a_cell_that_was_trained(make):
+    cost = {"parameters": 20000, "trained_parameters": 3000, "peak_memory_bytes": 5 * 2**30, "step_seconds": 0.5}
+
+    def records(found):
+        for record in found:
+            if record["label"] == "0.5/squarehead":
+                record["stages"] = {"tune": {"version": version("tune"), "cost": {**cost, "merged": 0.0}}}
+                record["sparsity"] = {"asked": 0.5, "after_prune": 0.501}
+        return found
+
+    comparison = make(records=records)
+    table = tables.cost(comparison)
+    assert table.body == (("0.5/squarehead", "50%", "50.1%", "0%", "3,000 (15%)", "5,120", "0.50"),)
+    assert tables.tables(comparison)[-1] == table and len(tables.tables(make())) == len(tables.tables(comparison)) - 1

@@ -6,7 +6,7 @@ import pytest
 
 from harness import rooms
 from harness.runs.decides import CALIBRATION, SEARCH, calibrates, is_judged, split
-from harness.spec.sections import Prune
+from harness.spec.sections import Prune, Tune
 
 VERBS = {"criterion": "score", "solver": "solve", "refiner": "refine", "allocation": "allocate"}
 ASKED = {"data": "prose", "task": "language_modelling", "pattern": "unstructured", "sparsity": 0.5, "samples": 4}
@@ -84,6 +84,21 @@ def test_a_search_without_calibration_decides_by_what_it_is_judged_on(section, o
 
 
 def test_a_section_of_an_earlier_time_has_no_such_settings(section):
-    options = {name: value for name, value in section(criterion="weight").items() if name not in (*SEARCH, "refiner")}
+    later = (*SEARCH, "refiner", "start")
+    options = {name: value for name, value in section(criterion="weight").items() if name not in later}
     decides, handling = split("prune", options)
     assert set(handling) == set(CALIBRATION) and "criterion" in decides
+
+
+def test_a_later_option_of_training_enters_the_key_only_where_it_is_used():
+    asked = {"data": "prose", "task": "language_modelling", "loss": "cross_entropy", "lr": 1e-3}
+    options = Tune.model_validate({**asked, "steps": 3}).model_dump(mode="json")
+    decides, handling = split("tune", options)
+    assert {"tokens", "ramp", "restart", "last"} <= handling.keys() and "steps" in decides and "epochs" in decides
+    decides, handling = split("tune", Tune.model_validate({**asked, "tokens": 300}).model_dump(mode="json"))
+    assert decides["tokens"] == 300 and decides["steps"] is None and "ramp" in handling
+
+
+def test_which_model_is_pruned_is_told_by_the_parent_alone(section):
+    decides, handling = split("prune", section(criterion="weight") | {"start": "base"})
+    assert handling["start"] == "base" and "start" not in decides

@@ -73,6 +73,21 @@ def test_a_stage_is_given_options_parents_and_what_is_not_hashed(fake, tmp_path)
     assert jobs[1].parents == {"model": fake.store.folder(dense), "teacher": source}
 
 
+def test_training_stages_are_computed_by_several_processes_where_asked(fake, monkeypatch):
+    computed = []
+
+    def run(module, job, team):
+        computed.append((module, team))
+        yield from fake.load(module.rpartition(".")[2]).run(job)
+
+    monkeypatch.setattr(execution.processes, "run", run)
+    team = execution.Processes(2, "fsdp")
+    events = list(execute(fake.plan(*fake.cells()), fake.store, load_stage=fake.load, team=team))
+    stages = [event.stage for event in _of(events, StageDone)]
+    training = [f"harness.stages.{stage.name}" for stage in stages if stage.name in ("prepare", "tune")]
+    assert computed == [(module, team) for module in training] and len(training) < len(stages)
+
+
 def test_the_second_run_computes_nothing(fake):
     cells = fake.cells()
     fake.run(*cells)

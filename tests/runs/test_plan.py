@@ -7,6 +7,7 @@ import time
 import pytest
 
 from harness import rooms
+from harness.runs.decides import SINCE
 from harness.runs.plan import missing_sources, plan
 from harness.runs.store import Store
 from harness.sources import Source
@@ -102,7 +103,8 @@ def test_options_are_what_decides_and_nothing_else(planned):
     assert stages["prepare"].options["model"] == "tiny/t5" and "model" not in stages["tune"].options
     assert stages["tune"].options["loss"].startswith("cross_entropy + squarehead:")
     assert {"lr", "steps", "seed", "betas", "weight_decay"} <= stages["tune"].options.keys()
-    assert "checkpoint_every" not in stages["tune"].options and stages["tune"].handling == {"checkpoint_every": 100}
+    assert stages["tune"].handling == {"checkpoint_every": 100, "recompute": False, **SINCE}
+    assert not stages["tune"].handling.keys() & stages["tune"].options.keys()
     assert set(stages["evaluate/translation"].options) == {"data", "task", "split", "metric", "limit", "batch_size"}
     assert all(json.dumps(stage.options) for stage in stages.values())
     assert all(stage.sources["data"].name == "cldr_pairs" for stage in stages.values())
@@ -112,6 +114,7 @@ def test_options_are_what_decides_and_nothing_else(planned):
     ("change", "same"),
     [
         ("tune.checkpoint_every=7", {"prepare", "prune", "tune", "evaluate"}),
+        ("tune.recompute=true", {"prepare", "prune", "tune", "evaluate"}),
         ("tune.lr=0.0010", {"prepare", "prune", "tune", "evaluate"}),
         ("tune.lr=0.002", {"prepare", "prune"}),
         ("prune.samples=9", {"prepare"}),
@@ -166,6 +169,46 @@ def test_a_chain_prunes_what_the_cell_before_has_tuned(planned):
     assert first["tune"] in _cell(found, "0.75/squarehead").needs
     assert _cell(found, "0.75/one_shot").stages["prune"].parents == {"model": first["prepare"]}
     assert "0.75/squarehead" in [item.cell.label for item in found.needing(first["tune"])]
+
+
+PRETRAIN = "pretrain: {steps: 3, lr: 1e-3}"
+
+
+def test_sparse_pretraining_stands_between_prune_and_tune_and_is_shared(planned):
+    found = planned(PRETRAIN, "baselines: [dense, one_shot, pretrained]", "seeds: [0, 1]")
+    tuned, pretrained = (_cell(found, label).stages for label in ("0.5/squarehead", "0.5/pretrained"))
+    assert list(tuned) == ["prepare", "prune", "pretrain", "tune", "evaluate/translation"]
+    assert tuned["pretrain"].parents == {"model": tuned["prune"]}
+    assert tuned["tune"].parents["model"] == tuned["pretrain"]
+    assert tuned["tune"].parents["teacher"] == tuned["prepare"] and tuned["pretrain"] == pretrained["pretrain"]
+    assert pretrained["evaluate/translation"].parents == {"model": pretrained["pretrain"]} and "tune" not in pretrained
+    assert _names(found).count("pretrain") == 2
+    assert tuned["pretrain"].slug == "tiny-t5.sparsegpt.s50.pretrained"
+    assert tuned["tune"].slug.startswith("tiny-t5.sparsegpt.s50.pretrained.cross_entropy+squarehead.seed")
+
+
+def test_without_sparse_pretraining_no_key_knows_of_it(planned):
+    assert set(planned("pretrain: null").stages) == set(planned().stages)
+    named = planned("prune: {solver: sparsegpt, samples: 8, start: dense}")
+    assert set(named.stages) == set(planned().stages)
+
+
+def test_a_chain_prunes_what_the_cell_before_has_pretrained(planned):
+    found = planned(PRETRAIN, "chain: prune.sparsity")
+    first, second = (_cell(found, f"{sparsity}/squarehead").stages for sparsity in ("0.5", "0.75"))
+    assert second["prune"].parents == {"model": first["pretrain"]}
+    assert first["tune"] not in _cell(found, "0.75/squarehead").needs
+
+
+def test_the_base_is_pruned_and_the_prepared_model_teaches(planned, tmp_path):
+    folder = _folder(tmp_path, "My-T5")
+    found = planned(f"model: {folder}", "prune: {solver: sparsegpt, samples: 8, start: base}", PRETRAIN)
+    stages = _cell(found, "0.5/squarehead").stages
+    assert stages["prune"].parents == {} and stages["prune"].sources["model"].path == folder
+    assert stages["tune"].parents == {"model": stages["pretrain"], "teacher": stages["prepare"]}
+    bare = planned(f"model: {folder}", "prepare: null")
+    named = planned(f"model: {folder}", "prepare: null", "prune: {solver: sparsegpt, samples: 8, start: base}")
+    assert set(bare.stages) == set(named.stages)
 
 
 def _folder(tmp_path, name):
@@ -349,3 +392,27 @@ def test_a_thousand_cells(planned):
     begin = time.process_time()
     plan(every, planned.store)
     assert time.process_time() - begin < 2  # 0.3 on an idle core
+
+
+def test_with_a_ramp_the_training_prunes_the_dense_model_itself(planned):
+    sets = ("tune.ramp=cubic:steps=3", "prune.solver=null", "prune.criterion=wanda", "tune.restart=true")
+    found = planned(set=sets)
+    cell, one_shot = (_cell(found, label).stages for label in ("0.5/squarehead", "0.5/one_shot"))
+    assert list(cell) == ["prepare", "tune", "evaluate/translation"] and "prune" in one_shot
+    tune = cell["tune"]
+    assert tune.parents == {"model": cell["prepare"], "teacher": cell["prepare"]}
+    assert tune.options["prune"] == one_shot["prune"].options and tune.options["prune"]["sparsity"] == 0.5
+    assert tune.sources["prune/data"] == one_shot["prune"].sources["data"]
+    assert ".cubic.s50." in tune.slug
+    other = _cell(planned(set=(*sets, "prune.samples=9")), "0.5/squarehead").stages
+    assert other["prepare"] == cell["prepare"] and other["tune"] != tune
+
+
+def test_a_method_that_prunes_afterwards_is_handed_the_section_that_decides(planned):
+    sets = ("tune.method=lora_star", "prune.solver=null", "prune.criterion=magnitude")
+    cell = _cell(planned(set=sets), "0.5/squarehead").stages
+    tune = cell["tune"]
+    assert tune.parents["model"] == cell["prune"] and tune.options["prune"] == cell["prune"].options
+    assert "samples" not in tune.options["prune"] and "prune/data" not in tune.sources
+    assert _cell(planned(set=(*sets, "prune.samples=9")), "0.5/squarehead").stages["tune"] == tune
+    assert "prune" not in _cell(planned(), "0.5/squarehead").stages["tune"].options

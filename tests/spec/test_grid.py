@@ -89,9 +89,11 @@ def test_a_chain_runs_along_an_axis_of_numbers(registry, chain, line, part):
 @pytest.mark.parametrize(
     ("replaced", "line", "part"),
     [
-        ([*NO_TUNE, ("grid:", "chain: prune.sparsity\ngrid:")], 7, "a chain starts each cell from tuned weights"),
+        ([*NO_TUNE, ("grid:", "chain: prune.sparsity\ngrid:")], 7, "a chain starts each cell from trained weights"),
+        ([("org/t5", "tiny/t5"), ("{solver:", "{start: base, solver:")], 6, "random weights before prepare"),
         ([("org/t5", "tiny/t5"), ("prepare: {epochs: 1, lr: 1e-3}\n", "")], 2, "random weights and no prepare"),
         ([("  lr: 1e-4", "  lr: 1e-4\n  seed: 3"), ("grid:", "seeds: [0]\ngrid:")], 11, "both seeds and tune.seed"),
+        ([("  lr: 1e-4", "  lr: 1e-4\n  ramp: one_shot"), ("grid:", "chain: prune.sparsity\ngrid:")], 11, "zeros of"),
         ([("grid:", "seeds: [0, 0]\ngrid:")], 11, "distinct whole numbers"),
         ([("grid:", "seeds: []\ngrid:")], 11, "one or more"),
         ([("{solver: sparsegpt}", "null"), ("prune.sparsity: [0.5, 0.75]", "tune.lr: [1, 2]")], 7, "there is no prune"),
@@ -117,3 +119,57 @@ def test_problems_of_the_command_line_are_not_sent_to_check_which_knows_nothing_
 def test_a_frozen_cell(registry):
     with pytest.raises(AttributeError):
         registry.cells()[0].label = "other"
+
+
+PRETRAIN = ("tune:", "pretrain: {steps: 4, lr: 1e-3}\ntune:")
+
+
+def test_sparse_pretraining_has_a_baseline_of_its_own_where_it_is_asked(registry):
+    found = registry.cells(PRETRAIN, ("grid:", "baselines: [one_shot, pretrained]\nseeds: [0, 1]\ngrid:"))
+    assert [cell.label for cell in found if cell.baseline] == [
+        *("0.5/one_shot", "0.75/one_shot", "0.5/pretrained", "0.75/pretrained")
+    ]
+    sections = {c.label: (c.settings["pretrain"] is not None, c.settings["tune"] is not None) for c in found}
+    assert sections["0.5/one_shot"] == (False, False) and sections["0.5/pretrained"] == (True, False)
+    assert sections["0.5/ce"] == (True, True)
+    assert [cell.settings["tune"]["seed"] for cell in found if cell.label == "0.5/ce"] == [0, 1]
+    assert {cell.settings["pretrain"]["seed"] for cell in found if cell.label == "0.5/ce"} == {0}
+    assert not [cell for cell in registry.cells() if cell.baseline == "pretrained"]
+
+
+def test_sparse_pretraining_alone_is_what_the_seeds_repeat(registry):
+    found = registry.cells(*NO_TUNE, ("grid:", "pretrain: {steps: 4, lr: 1e-3}\nseeds: [3, 4]\ngrid:"))
+    own = [cell for cell in found if cell.baseline is None]
+    assert [(cell.label, cell.settings["pretrain"]["seed"]) for cell in own] == [
+        ("0.5", 3), ("0.5", 4), ("0.75", 3), ("0.75", 4),
+    ]  # fmt: skip
+    assert [cell.label for cell in found if cell.baseline] == ["dense", "0.5/one_shot", "0.75/one_shot"]
+    text = "title: a\nmodel: org/a\ndata: pairs\ntask: translation\nprune: {solver: sparsegpt, sparsity: 0.5}\n"
+    text += "pretrain: {steps: 1, lr: 1}\n"
+    assert [cell.label for cell in registry.cells(text=text)] == ["dense", "one_shot", "pretrained"]
+
+
+def test_a_chain_of_pretrained_cells_leaves_the_tuning_out(registry):
+    chain = ("grid:", "baselines: [pretrained]\nchain: prune.sparsity\ngrid:")
+    found = {cell.label: cell for cell in registry.cells(PRETRAIN, chain)}
+    before = found["0.75/ce"].previous
+    assert before.label == "0.5/ce" and before.settings["tune"] is None and before.settings["pretrain"]["steps"] == 4
+    assert found["0.75/pretrained"].previous is found["0.5/pretrained"]
+    assert found["0.5/ce"].previous is None and found["0.5/ce"].settings["tune"] is not None
+
+
+def test_a_chain_goes_on_from_tuning_where_only_one_cell_pretrains(registry):
+    """Sparse Llama's gradual transfer: the foundation is tuned, pruned further and tuned again."""
+    chain = "baselines: [pretrained]\nchain: prune.sparsity\n"
+    for at, which in ((0.75, ["0.5/pretrained"]), (0.5, [])):
+        case = f"cases: [{{when: {{prune.sparsity: [{at}]}}, set: {{pretrain: null}}}}]\n"
+        found = {cell.label: cell for cell in registry.cells(PRETRAIN, ("grid:", f"{chain}{case}grid:"))}
+        before = found["0.75/ce"].previous
+        assert before is found["0.5/ce"] and before.settings["tune"] is not None
+        assert [label for label in found if label.endswith("/pretrained")] == which
+
+
+def test_sparse_pretraining_needs_a_pruned_model(registry):
+    found = registry.one(*NO_TUNE, ("{solver: sparsegpt}", "null"), ("grid:", "pretrain: {steps: 1, lr: 1}\ngrid:"),
+                         ("prune.sparsity: [0.5, 0.75]", "pretrain.lr: [1, 2]"))  # fmt: skip
+    assert "pretrain trains a pruned model" in found[1].what

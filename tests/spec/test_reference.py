@@ -50,3 +50,13 @@ def test_cells_that_only_the_top_level_has_stay_at_other_scales(registry):
     text = REFERENCE.replace("grid:", "scales: {tiny: {grid: {prune.sparsity: [0.75]}}}\ngrid:")
     assert registry.check(("grid:", text)) == []
     assert "0.5/sh" in registry.read(("grid:", text), scale="tiny").reference.cells
+
+
+def test_further_metrics_have_references_of_their_own(registry):
+    also = REFERENCE.replace("grid:", "  also:\n    - {metric: other, read: Table 2, cells: {dense: 1}}\ngrid:")
+    evaluate = ("grid:", "evaluate: {translation: null, other: null}\ngrid:")
+    reference = registry.read(("grid:", also), evaluate).reference
+    assert [one.metric for one in reference.every] == ["translation", "other"]
+    assert reference.also[0].cells["dense"].value == 1 and reference.also[0].read_at("dense") == "Table 2"
+    _, problem = registry.one(("grid:", also.replace("dense: 1", "dens: 1")), evaluate)
+    assert problem.what == "reference.also.0.cells: no cell is called 'dens'" and problem.nearest == ("dense",)

@@ -11,12 +11,14 @@ def test_a_section_comes_out_with_every_default_and_option(registry):
     cell = registry.cells()[-1]
     assert cell.settings["tune"] == {
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "rows": None,
-        "steps": None, "epochs": 2.0, "lr": 1e-4, "warmup": 0, "schedule": "linear", "batch_size": 16,
+        "steps": None, "epochs": 2.0, "tokens": None, "lr": 1e-4, "warmup": 0, "schedule": "linear", "batch_size": 16,
         "accumulation": 1, "weight_decay": 0.0, "betas": [0.9, 0.999], "clip": None, "precision": "fp32", "seed": 0,
-        "checkpoint_every": 100,
+        "recompute": False, "checkpoint_every": 100,
         "method": "masked", "loss": "cross_entropy + squarehead:eps=0.01", "teacher": "dense",
+        "ramp": None, "restart": False, "last": None,
     }  # fmt: skip
-    assert cell.settings["prune"] == {
+    assert cell.settings["pretrain"] is None and cell.settings["prune"] == {
+        "start": "dense",
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "criterion": None,
         "solver": "sparsegpt:block=128", "pattern": "unstructured", "sparsity": 0.75, "allocation": "uniform",
         "rows": None, "samples": 128, "batch_size": 8, "seed": 0, "ramp": "one_shot", "refiner": None, "skip": [],
@@ -40,8 +42,8 @@ def test_every_field_is_described():
 @pytest.mark.parametrize(
     ("old", "new", "line", "part"),
     [
-        ("  epochs: 2\n", "  epochs: 2\n  steps: 3\n", 7, "tune: give exactly one of steps and epochs"),
-        ("  epochs: 2\n", "", 7, "tune: give exactly one of steps and epochs"),
+        ("  epochs: 2\n", "  epochs: 2\n  steps: 3\n", 7, "tune: give exactly one of steps, epochs and tokens"),
+        ("  epochs: 2\n", "", 7, "tune: give exactly one of steps, epochs and tokens"),
         ("  epochs: 2", "  epochs: 0", 9, "tune.epochs: should be at least 0.0001, not 0"),
         ("  epochs: 2", "  epochs: 1e-300", 9, "tune.epochs: should be at least 0.0001, not 1e-300"),
         ("  epochs: 2", "  epochs: 1e300", 9, "tune.epochs: should be at most 1e+06"),
@@ -61,7 +63,7 @@ def test_every_field_is_described():
         ("  lr: 1e-4", "  lr: 1e-4\n  accumulation: 3", 11, "a batch of 16 does not divide into 3 micro-batches"),
         ("  lr: 1e-4", "  lr: 1e-4\n  betas: [0.9, 1]", 11, "each beta is at least 0 and below 1"),
         ("  lr: 1e-4", "  lr: 1e-4\n  betas: [0.9]", 11, "tune.betas has too few items"),
-        ("  lr: 1e-4", "  lr: 1e-4\n  precision: fp16", 11, "tune.precision: should be 'fp32' or 'bf16'"),
+        ("  lr: 1e-4", "  lr: 1e-4\n  precision: fp8", 11, "tune.precision: should be 'fp32', 'bf16' or 'fp16'"),
         ("  lr: 1e-4", "  lr: 1e-4\n  schedule: linaer", 11, "unknown schedule 'linaer'"),
         ("prepare: {epochs: 1, lr: 1e-3}", "prepare: {epochs: 1, lr: 1e-3, loss: kl}", 5, "made here without one"),
     ],
@@ -205,3 +207,8 @@ def test_settings_are_known_by_their_dotted_names():
     assert unknown_setting("prune.sparsty", []).nearest[0] == "prune.sparsity"
     assert unknown_setting("evaluate.blue.limit", ["bleu"]).nearest[0] == "evaluate.bleu.limit"
     assert unknown_setting("evaluate", ["bleu"]) is not None
+
+
+def test_tokens_give_way_to_steps_and_steps_to_tokens():
+    assert lay({"tokens": 5, "lr": 1}, {"steps": 3}) == {"steps": 3, "lr": 1}
+    assert lay({"epochs": 5}, {"tokens": 3}) == {"tokens": 3}

@@ -7,13 +7,14 @@ import pytest
 import torch
 import transformers
 
-from harness import models, oneoff, rooms
+from harness import models, rooms
+from harness.oneoff import prune as oneoff
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Job
 from harness.sources import Source
 from harness.spec.sections import Prune
-from harness.stages import evaluate, prune
+from harness.stages import _pruner, evaluate, prune
 from harness.stages._load import verified
 
 TEXTS = ["translate English to German: one two three", "eins zwei drei", "What is 3 plus 4? 7"] * 3
@@ -100,7 +101,7 @@ def test_magnitude_reads_no_data(tmp_path, parents, monkeypatch):
     def refuse(*_):
         raise AssertionError("calibration data was read")
 
-    monkeypatch.setattr(prune, "calibration", refuse)
+    monkeypatch.setattr(_pruner, "calibration", refuse)
     given = job(tmp_path, parents["mpt"], "mpt", criterion="magnitude", sparsity=0.75)
     list(prune.run(given))
     assert report(given)["calibration"] is None and report(given)["overall"]["reached"] == 0.75
@@ -138,13 +139,13 @@ def test_crops_are_drawn_and_fit_the_model(tmp_path, parents):
     crops = {"data": "prose", "task": "language_modelling:cut=crops,length=64", "rows": 200}
     given = job(tmp_path, parents["llama"], "llama", criterion="wanda", sparsity=0.5, samples=5, **crops)
     model, processor = models.load(parents["llama"]), models.load_processor(parents["llama"])
-    batches = prune.calibration(given.options, model, processor)
+    batches = _pruner.calibration(given.options, model, processor)
     assert [tuple(batch["input_ids"].shape) for batch in batches] == [(4, 64), (1, 64)]
-    again = prune.calibration(given.options, model, processor)
+    again = _pruner.calibration(given.options, model, processor)
     assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batches, again, strict=True))
     model.config.max_position_embeddings = 63
     with pytest.raises(Problem, match="the input_ids have 64 tokens; the model's decoder reads up to 63"):
-        prune.calibration(given.options, model, processor)
+        _pruner.calibration(given.options, model, processor)
 
 
 def test_too_few_examples_is_a_problem(tmp_path, parents):
@@ -215,7 +216,7 @@ def test_a_search_tries_rates_on_its_own_split_and_takes_the_best(tmp_path, pare
     best = min(trials, key=lambda trial: trial["loss"])
     assert {name: row["asked"] for name, row in rows.items()} == best["rates"]
     again = job(tmp_path / "again", parents["llama"], "llama", criterion="wanda", sparsity=0.6, search_limit=4)
-    held_out = prune.held_out_batches(
+    held_out = _pruner.held_out_batches(
         again.options, models.load(parents["llama"]), models.load_processor(parents["llama"])
     )
     assert [len(batch["input_ids"]) for batch in held_out] == [4]
@@ -228,7 +229,7 @@ def test_trials_tell_the_rates_that_were_tried(tmp_path, parents, monkeypatch):
         tried.append(dict(rates))
         return 1 / len(tried)
 
-    monkeypatch.setattr(prune, "trial", trial)
+    monkeypatch.setattr(_pruner, "trial", trial)
     given = job(
         *(tmp_path, parents["llama"], "llama"),
         **{"criterion": "wanda", "sparsity": 0.5, "pattern": "mixed_nm:m=8", "allocation": "atp_search:trials=2"},
@@ -245,16 +246,16 @@ def test_a_search_cuts_its_rows_by_its_own_task(parents, tmp_path):
     model, processor = models.load(parents["llama"]), models.load_processor(parents["llama"])
     own = {"data": "prose", "task": CROPS, "rows": 200, "criterion": "wanda", "sparsity": 0.5}
     given = job(tmp_path, parents["llama"], "llama", **own, search_task="language_modelling:length=48", search_limit=5)
-    batches = prune.held_out_batches(given.options, model, processor)
+    batches = _pruner.held_out_batches(given.options, model, processor)
     assert [tuple(batch["input_ids"].shape) for batch in batches] == [(4, 48), (1, 48)]
-    assert prune.calibration(given.options, model, processor)[0]["input_ids"].shape == (4, 64)
+    assert _pruner.calibration(given.options, model, processor)[0]["input_ids"].shape == (4, 64)
 
 
 @pytest.mark.parametrize(
     ("cut", "text"), [("crops", "makes no example of prose"), ("joined", "fewer than one window of 999999")]
 )
 def test_a_search_without_examples_is_told_before_anything_is_pruned(tmp_path, parents, monkeypatch, cut, text):
-    monkeypatch.setattr(prune, "prune_model", lambda *_: pytest.fail("something was pruned"))
+    monkeypatch.setattr(_pruner, "prune_model", lambda *_: pytest.fail("something was pruned"))
     given = job(
         *(tmp_path, parents["llama"], "llama"),
         **{"data": "prose", "task": CROPS, "criterion": "wanda", "sparsity": 0.6, "allocation": "atp_search:trials=2"},
@@ -266,7 +267,7 @@ def test_a_search_without_examples_is_told_before_anything_is_pruned(tmp_path, p
 
 
 def test_a_search_by_magnitude_calibrates_nothing(tmp_path, parents, monkeypatch):
-    monkeypatch.setattr(prune, "calibration", lambda *_: pytest.fail("calibration data was read"))
+    monkeypatch.setattr(_pruner, "calibration", lambda *_: pytest.fail("calibration data was read"))
     given = job(
         *(tmp_path, parents["llama"], "llama"),
         **{"criterion": "magnitude", "sparsity": 0.6, "allocation": "atp_search:trials=2", "search_limit": 4},

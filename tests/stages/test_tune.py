@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 
 from harness import models
 from harness.models import llama, t5
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Job
-from harness.spec.sections import Tune
+from harness.spec.sections import Prune, Tune
 from harness.stages import tune
+from harness.stages._load import complete, verified
 
 TEXTS = ["translate English to German: one two three 1 2 3", "eins zwei drei"]
 SETTINGS = {
@@ -45,6 +47,19 @@ def job(folder: Path, parents, family="t5", loss="cross_entropy", **section) -> 
         (folder / name).mkdir(parents=True, exist_ok=True)
     roles = parents[family] if options.teacher else {"model": parents[family]["model"]}
     return Job(options.model_dump(mode="json"), roles, folder / "result", folder / "scratch")
+
+
+def pruning(folder: Path, parents, family="llama", prune=None, **section) -> Job:
+    """A job that prunes while it tunes (with a ramp, from the dense model) or afterwards."""
+    given = job(folder, parents, family, **section)
+    wanted = {"criterion": "wanda", "sparsity": 0.6, "samples": 6, "batch_size": 3, **SETTINGS[family], **(prune or {})}
+    options = {**given.options, "prune": Prune.model_validate(wanted).model_dump(mode="json")}
+    start = parents[family]["teacher" if options["ramp"] else "model"]
+    return Job(options, {**given.parents, "model": start}, given.folder, given.scratch)
+
+
+def said(given: Job, file: str = "tune.json") -> dict:
+    return json.loads((given.folder / file).read_text())
 
 
 @pytest.mark.parametrize("family", SETTINGS)
@@ -116,3 +131,130 @@ def test_zeros_lost_on_the_way_to_the_disk_are_noticed(tmp_path, parents, monkey
     monkeypatch.setattr(tune.models, "save", spoil)
     with pytest.raises(Problem, match=r"encoder\.block\.1.*wo.*pruned weights are not zero"):
         list(tune.run(given))
+
+
+RAMPS = {
+    "masked": {"method": "masked", "ramp": "cubic:steps=3"},
+    "sparsegpt": {"method": "masked", "ramp": "cubic:steps=2", "prune": {"criterion": None, "solver": "sparsegpt"}},
+    "losa": {
+        **{"method": "losa:rank=4,mean=3.0", "ramp": "cubic:steps=3", "restart": True, "last": 0.5, "warmup": 0.3},
+        "prune": {"allocation": "rmi"},
+    },
+}
+
+
+@pytest.mark.parametrize("name", RAMPS)
+def test_a_ramp_prunes_between_phases_and_its_zeros_stay(tmp_path, parents, name):
+    given = pruning(tmp_path, parents, steps=8, **RAMPS[name])
+    seen = list(tune.run(given))
+    assert [p.done for p in seen if p.unit == "step"] == list(range(1, 9))
+    model, keeps, found = models.load(given.folder), keep.load(given.folder), said(given)
+    keep.verify(model, keeps)
+    rows = found["prunings"]
+    turns = len(rows)
+    cubic = [0.6 - 0.6 * (1 - turn / turns) ** 3 for turn in range(1, turns + 1)]
+    assert [row["asked"] for row in rows] == pytest.approx(cubic)
+    assert [row["reached"] for row in rows] == pytest.approx(cubic, abs=0.01)
+    assert rows[0]["step"] == 0 and rows[-1]["step"] == {"masked": 5, "sparsegpt": 4, "losa": 4}[name]
+    assert found["sparsity"]["asked"] == 0.6 and found["sparsity"]["before"] < 0.01
+    assert found["sparsity"]["after"] == found["sparsity"]["merged"] == pytest.approx(0.6, abs=0.01)
+    assert said(given, "prune.json")["overall"]["reached"] == found["sparsity"]["mask"]
+    assert found["peak_memory_bytes"] > 0 and found["step_seconds"] > 0
+    assert ("errors" in rows[0]) == (name == "losa")
+    rates = [float(line["lr"]) for line in map(json.loads, (given.folder / "curve.jsonl").read_text().splitlines())]
+    assert (rates[4] == 0) == (name == "losa"), "with restart the warm-up begins anew after a pruning"
+
+
+@pytest.mark.parametrize("name", RAMPS)
+@pytest.mark.parametrize("stop", [2, 7, 10, 15])
+def test_a_ramp_killed_anywhere_goes_on_to_the_same_bytes(tmp_path, parents, name, stop, whole_ramps):
+    whole = whole_ramps(name)
+    run = tune.run(pruning(tmp_path, parents, steps=8, **RAMPS[name]))
+    for _ in range(stop):  # in a pruning, or in a phase of training
+        next(run)
+    run.close()
+    given = pruning(tmp_path, parents, steps=8, **RAMPS[name])
+    list(tune.run(given))
+    for file in ("model.safetensors", "curve.jsonl", "keep.safetensors"):
+        assert (given.folder / file).read_bytes() == (whole / file).read_bytes(), file
+    found, wanted = (json.loads((folder / "prune.json").read_text()) for folder in (given.folder, whole))
+    assert found["overall"] == wanted["overall"] and found["trials"] == wanted["trials"]
+    assert [row["zeros"] for row in found["layers"].values()] == [row["zeros"] for row in wanted["layers"].values()]
+
+
+@pytest.fixture(scope="module")
+def whole_ramps(tmp_path_factory, parents):
+    """A function to the folder of an uninterrupted run, made once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            given = pruning(tmp_path_factory.mktemp(name), parents, steps=8, **RAMPS[name])
+            list(tune.run(given))
+            made[name] = given.folder
+        return made[name]
+
+    return of
+
+
+def test_a_checkpoint_follows_every_pruning(tmp_path, parents):
+    run = tune.run(pruning(tmp_path, parents, steps=8, **RAMPS["masked"]))
+    assert next(progress for progress in run if progress.unit == "step").done == 1
+    assert [path.name.partition(".")[0] for path in (tmp_path / "scratch").glob("*.pt")] == ["step-00000000"]
+    run.close()
+
+
+def test_lora_is_left_beside_the_sparse_model_as_peft_reads_it(tmp_path, parents):
+    given = job(tmp_path, parents, "llama", method="lora:rank=4", lr=1e-2)
+    list(tune.run(given))
+    base, before = models.load(given.folder), models.load(parents["llama"]["model"])
+    assert all(torch.equal(a, b) for a, b in zip(base.parameters(), before.parameters(), strict=True))
+    found = said(given)["sparsity"]
+    assert found["after"] == found["before"] > 0.49 and found["merged"] < 0.01
+    ids = torch.tensor([[5, 6, 7, 8]])
+    plain = PeftModel.from_pretrained(models.load(given.folder), given.folder / "adapter").eval()
+    whole = complete(given.folder)
+    assert torch.equal(plain(input_ids=ids).logits, whole(input_ids=ids).logits)
+    assert not torch.allclose(base(input_ids=ids).logits, whole(input_ids=ids).logits, atol=1e-3)
+    assert whole.generate(ids, max_new_tokens=2).shape == (1, 6)
+    with pytest.raises(Problem, match="has an adapter beside it"):
+        verified(given.folder)
+
+
+def test_lora_star_is_pruned_again_by_the_cells_own_section(tmp_path, parents):
+    prune = {"criterion": "magnitude", "sparsity": 0.5}
+    given = pruning(tmp_path, parents, method="lora_star:rank=4", lr=1e-2, prune=prune)
+    list(tune.run(given))
+    model, keeps, found = models.load(given.folder), keep.load(given.folder), said(given)["sparsity"]
+    keep.verify(model, keeps)
+    assert found["merged"] < 0.01 and found["after"] == found["mask"] == pytest.approx(0.5, abs=1e-3)
+    before = keep.load(parents["llama"]["model"])
+    assert any(not torch.equal(mask, before[name]) for name, mask in keeps.items())
+    assert said(given, "prune.json")["method"]["criterion"] == "magnitude"
+
+
+def test_lora_star_follows_the_ramp_of_that_section(tmp_path, parents, monkeypatch):
+    targets, turn = [], tune.Pruner.turn
+    monkeypatch.setattr(tune.Pruner, "turn", lambda self, target: targets.append(target) or turn(self, target))
+    prune = {"criterion": "magnitude", "sparsity": 0.6, "ramp": "cubic:steps=2"}
+    given = pruning(tmp_path, parents, method="lora_star:rank=4", prune=prune)
+    list(tune.run(given))
+    assert targets == pytest.approx([0.525, 0.6])
+    assert said(given)["sparsity"]["after"] == pytest.approx(0.6, abs=1e-3)
+
+
+def test_gradients_are_counted_by_themselves(tmp_path, parents):
+    given = job(tmp_path, parents, "llama", method="lors:rank=4,samples=6")
+    list(tune.run(given))
+    cost = said(given)["gradient"]
+    assert cost["samples"] == 6 and cost["seconds"] > 0 and cost["peak_memory_bytes"] > 0
+
+
+def test_a_budget_of_tokens_becomes_steps(tmp_path, parents):
+    text = {"data": "prose", "task": "language_modelling:length=16", "rows": 4}
+    given = job(tmp_path, parents, "llama", **text, steps=None, tokens=150)
+    list(tune.run(given))
+    assert said(given)["steps"] == 3  # 4 windows of 16 a step
+    uneven = job(tmp_path / "uneven", parents, "llama", steps=None, tokens=150)
+    with pytest.raises(Problem, match="windows of one length"):
+        list(tune.run(uneven))

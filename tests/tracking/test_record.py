@@ -202,3 +202,13 @@ def test_a_stage_from_elsewhere_keeps_its_environment(finished):
 def test_records_import_nothing_heavy():
     script = "import sys, harness.tracking.record; assert not {'torch', 'mlflow', 'pandas'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(record.__file__).parents[2])
+
+
+def test_a_record_keeps_what_a_training_cost(tmp_path):
+    said = {"steps": 3, "parameters": 9, "trained_parameters": 4, "peak_memory_bytes": 7, "step_seconds": 0.5}
+    (tmp_path / record.SUMMARY).write_text(json.dumps({**said, "sparsity": {"after": 0.5, "merged": 0.0}}))
+    cost = {name: said[name] for name in record.COST} | {"merged": 0.0}
+    assert record._cost("tune", tmp_path) == record._cost("pretrain", tmp_path) == {"cost": cost}
+    assert record._cost("prune", tmp_path) == {}
+    (tmp_path / record.SUMMARY).write_text(json.dumps({"sparsity": {"after": 0.5}}))
+    assert record._cost("tune", tmp_path) == {}

@@ -30,7 +30,7 @@ def made(cell, **stages):
 
 def test_a_record_holds_all_that_was_asked_but_how_often_to_checkpoint(cell):
     said = settings(cell())
-    assert list(said) == ["model", "prepare", "prune", "tune", "evaluate"]
+    assert list(said) == ["model", "prepare", "prune", "pretrain", "tune", "quantize", "measure", "evaluate"]
     assert said["prune"]["samples"] == 128 and said["tune"]["loss"] == "cross_entropy + squarehead:eps=1e-09,final=norm"
     assert "checkpoint_every" not in said["tune"] and "checkpoint_every" not in said["prepare"]
     assert settings(cell("tune.checkpoint_every=7")) == said and settings(cell("tune.lr=2e-3")) != said

@@ -9,7 +9,15 @@ import pytest
 from harness.tuning.interrupts import held
 
 
-def test_ctrl_c_waits_and_is_then_raised():
+@pytest.fixture
+def interruptible():
+    """Python's own handler of Ctrl-C, which a process begun in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_waits_and_is_then_raised(interruptible):
     reached = False
     with pytest.raises(KeyboardInterrupt), held() as wanted:
         assert not wanted()

@@ -12,10 +12,10 @@ from harness import rooms
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.tuning import attach
+from harness.tuning.devices import accelerator_for
 from harness.tuning.loop import train
 from harness.tuning.objective import objective
 from harness.tuning.optimizer import adamw
-from harness.tuning.session import accelerator_for
 
 
 def rows_of(batch, *cuts):

@@ -3,7 +3,8 @@
 Kurtic et al., arXiv 2310.06927, as its released code has it: `scripts/train/train_sparse.py` of SparseFinetuning (MPT),
 `run_translation.py` and `run_asr.py` of TACO4NLP (T5, Whisper). Both means run over all valid positions and the width
 together: a ratio of two means, once per layer and micro-batch, not a mean of ratios. Layers and stacks are summed, so
-the term grows with depth.
+the term grows with depth. Where several processes share a micro-batch, the teacher's mean is that of all their
+positions; its released code under DDP takes each process's own.
 
 The two codes differ in the last state, which `final` chooses, and in eps: 2^-7 (the bf16 machine epsilon) for MPT, 1e-9
 for T5, 1e-8 for Whisper. 2^-7 is no small number next to the hidden states of a small model; `teacher_scale` tells.
@@ -11,6 +12,7 @@ for T5, 1e-8 for Whisper. 2^-7 is no small number next to the hidden states of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -23,20 +25,26 @@ HIDDEN = True
 
 
 def loss(
-    student: Forward, teacher: Forward, *, eps: NonNegative = 0.0078125, final: Literal["norm", "block"] = "norm"
+    student: Forward,
+    teacher: Forward,
+    total: Callable[[Tensor], Tensor] = lambda x: x,
+    *,
+    eps: NonNegative = 0.0078125,
+    final: Literal["norm", "block"] = "norm",
 ) -> dict[str, Tensor]:
     """Squared error of every block's output, relative to the teacher's mean square.
 
     Args:
         student: The student's result with hidden states.
         teacher: The teacher's result with hidden states, of the same shapes.
+        total: Sums a tensor over the processes that share the micro-batch, without a gradient.
         eps: What is added to the teacher's mean square.
         final: The last state: "norm", the output of the final norm in place of the last block's (MPT), or "block", the
             last block's own output (T5, Whisper).
     """
     return {
         stack: sum(
-            mean_square(s.float() - t.float(), valid) / (mean_square(t.float(), valid) + eps)
+            mean_square(s.float() - t.float(), valid) / (mean_square(t.float(), valid, total) + eps)
             for s, t in zip(states(student, stack, final), states(teacher, stack, final), strict=True)
         )
         for stack, valid in student.valid.items()
@@ -49,15 +57,16 @@ def states(result: Forward, stack: str, final: str) -> tuple[Tensor, ...]:
     return (*blocks[:-1], result.norms[stack]) if final == "norm" else blocks
 
 
-def mean_square(x: Tensor, valid: Tensor) -> Tensor:
+def mean_square(x: Tensor, valid: Tensor, total: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
     """Returns the mean of x^2 over the valid positions and the width.
 
     Args:
         x: [batch, time, width].
         valid: [batch, time].
+        total: Sums over what else the mean is taken of; by default it is of this alone.
     """
     squares = x.square().sum(dim=-1)
-    return torch.where(valid, squares, 0.0).sum() / (valid.sum() * x.shape[-1])
+    return total(torch.where(valid, squares, 0.0).sum()) / total(valid.sum() * x.shape[-1])
 
 
 def teacher_scale(teacher: Forward) -> dict[str, tuple[float, ...]]:

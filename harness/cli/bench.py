@@ -1,0 +1,97 @@
+"""Benchmarks: whole jobs, steps and layers, each beside others' ways to do the same, in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.common import Results, results_folder
+
+app = typer.Typer(no_args_is_help=True, help="Measures time and memory, beside other programs, in one run.")
+
+
+@app.command(name="prune")
+def prune(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name, or a mirror's.")],
+    calibration: Annotated[Path, typer.Option(help="A JSON Lines file that every program reads.")],
+    sparsity: Annotated[float, typer.Option(help="Fraction of zeros.")] = 0.5,
+    methods: Annotated[str, typer.Option(help="Criteria and solvers, with commas between.")] = "wanda,sparsegpt",
+    pattern: Annotated[str | None, typer.Option(help="Of our own; unstructured.")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Calibration examples; all of the file.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=COMMAND or METHOD/NAME=COMMAND over {model} {calibration} {sparsity} {samples} {out}."),
+    ] = None,
+    scaling: Annotated[bool, typer.Option(help="Also run ours at three depths and three numbers of samples.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The record; results/bench/prune.<model>.json by default.")] = None,
+    results: Results = None,
+):
+    """Times pruning, ours and other programs' commands: interleaved, one at a time, whole processes."""
+    from harness.bench import prune as benchmark
+
+    benchmark.command(
+        model,
+        calibration,
+        _listed(methods),
+        sparsity,
+        samples=samples,
+        pattern=pattern,
+        repeats=repeats,
+        against=against or (),
+        grow=scaling,
+        out=out or results_folder(results) / "bench" / f"prune.{Path(model).name}.json",
+    )
+
+
+@app.command()
+def tune(
+    workloads: Annotated[list[str], typer.Argument(help="Models (folder, hub name, mirror's), or llama-7b-block.")],
+    methods: Annotated[
+        str, typer.Option(help="Methods of the room, peft (its LoRA), naive (a masked product by autograd), dense.")
+    ] = "lora,peft,naive,lors,spp,sparse_peft,masked,dense,seft",
+    tokens: Annotated[int, typer.Option(min=1, help="Length of the one sequence of a batch.")] = 512,
+    rank: Annotated[int, typer.Option(min=1, help="Of every low-rank method.")] = 16,
+    sparsity: Annotated[float, typer.Option(min=0, max=0.999, help="Fraction of zeros.")] = 0.5,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    out: Annotated[Path | None, typer.Option(help="The record; results/bench/tune.<workload>.json by default.")] = None,
+    results: Results = None,
+):
+    """Times steps of fine-tuning by method: time, peak memory, bytes kept for the backward, FLOPs; interleaved."""
+    from harness.bench import tune as benchmark
+
+    place = out or results_folder(results) / "bench" / f"tune.{Path(workloads[0]).name}.json"
+    names = _listed(methods)
+    benchmark.command(workloads, names, tokens=tokens, rank=rank, sparsity=sparsity, repeats=repeats, out=place)
+
+
+@app.command()
+def linear(
+    shapes: Annotated[str | None, typer.Option(help="ROWSxCOLUMNS, with commas between.")] = None,
+    sparsities: Annotated[str | None, typer.Option(help="Fractions of zeros, or N:M.")] = None,
+    batches: Annotated[str, typer.Option(help="Rows of activations.")] = "1",
+    threads: Annotated[str, typer.Option(help="Numbers of threads; all that torch takes by default.")] = "",
+    builds: Annotated[str, typer.Option(help="avx512, avx2, portable; the best by default.")] = "",
+    formats: Annotated[str | None, typer.Option(help="Of the room, with options or without.")] = None,
+    precisions: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, int8.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 15,
+    out: Annotated[Path | None, typer.Option(help="The record; results/bench/linear.json by default.")] = None,
+    results: Results = None,
+):
+    """Times one linear layer with packed weights beside torch's dense and sparse products, and the memory's bound."""
+    from harness.bench import linear as benchmark
+
+    given = {"shapes": shapes, "sparsities": sparsities, "formats": formats, "precisions": precisions, "builds": builds}
+    numbers = {"batches": batches, "threads": threads}
+    benchmark.command(
+        **{name: _listed(text) for name, text in given.items() if text},
+        **{name: [int(number) for number in _listed(text)] for name, text in numbers.items()},
+        repeats=repeats,
+        out=out or results_folder(results) / "bench" / "linear.json",
+    )
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,186 @@
+"""Commands on one model outside any experiment: prune, tune, quantize, measure, export."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.problems import Problem
+
+app = typer.Typer()
+
+
+@app.command()
+def prune(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    criterion: Annotated[str | None, typer.Option(help="Which weights matter: wanda, magnitude ...")] = None,
+    solver: Annotated[str | None, typer.Option(help="Mask and weights together: sparsegpt.")] = None,
+    pattern: Annotated[str | None, typer.Option(help="unstructured by default; 2:4 keeps 2 of 4.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Fraction of zeros; an N:M pattern gives it.")] = None,
+    allocation: Annotated[str | None, typer.Option(help="How it is spread over the layers; uniform.")] = None,
+    refiner: Annotated[str | None, typer.Option(help="Swaps pruned weights for kept ones: dsnot.")] = None,
+    ramp: Annotated[str | None, typer.Option(help="Over which sparsities it goes; one_shot.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Layers that stay dense, by a glob of their names.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="By the kind of the data; language_modelling:cut=crops draws as the papers do.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The split that calibrates; train.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Calibration examples; 128.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
+    search_data: Annotated[str | None, typer.Option(help="What a searching allocation is judged on.")] = None,
+    search_task: Annotated[str | None, typer.Option(help="How that becomes examples; by default by --task.")] = None,
+    search_split: Annotated[str | None, typer.Option(help="The split of it; validation.")] = None,
+    search_limit: Annotated[int | None, typer.Option(help="Only the first so many of its examples.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, in DIR too; float32.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+):
+    """Prunes one model into a folder that transformers loads; settings as in an experiment's prune section."""
+    from harness.oneoff import prune as work
+
+    given = {
+        "criterion": criterion, "solver": solver, "pattern": pattern, "sparsity": sparsity, "allocation": allocation,
+        "refiner": refiner, "ramp": ramp, "skip": skip, "split": split, "rows": rows, "samples": samples, "seed": seed,
+        "batch_size": batch_size, "search_data": search_data, "search_task": search_task,
+        "search_split": search_split, "search_limit": search_limit, "dtype": dtype,
+    }  # fmt: skip
+    if device:
+        os.environ["HARNESS_DEVICE"] = device
+    try:
+        work.command(model, out, work.section(given, calibration, task, length))
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+@app.command()
+def tune(
+    model: Annotated[str, typer.Argument(help="A sparse model: a folder, a hub name (org/name@revision), a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    data: Annotated[str, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set.")],
+    lr: Annotated[float, typer.Option(help="Peak learning rate.")],
+    method: Annotated[str | None, typer.Option(help="What is trained: masked, lors:rank=16, lora ...; masked.")] = None,
+    loss: Annotated[str, typer.Option(help="A sum of weighted terms: cross_entropy + squarehead.")] = "cross_entropy",
+    teacher: Annotated[str | None, typer.Option(help="The dense model, for a loss that learns from one.")] = None,
+    mask_from_zeros: Annotated[bool, typer.Option(help="The masks are the model's exact zeros.")] = False,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Or passes over the rows.")] = None,
+    tokens: Annotated[int | None, typer.Option(help="Or tokens to train on.")] = None,
+    task: Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split that is trained on; train.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per optimiser step; 16.")] = None,
+    accumulation: Annotated[int | None, typer.Option(help="Micro-batches of a step; 1.")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Steps of warm-up, or a fraction below 1; 0.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="linear, cosine, constant; linear.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's decoupled weight decay; 0.")] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; none.")] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; fp32.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the data's order and dropout; 0.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+):
+    """Fine-tunes one sparse model into a folder that transformers loads; settings as in an entry's tune section."""
+    from harness.oneoff import tune as work
+
+    given = {
+        "method": method, "loss": loss, "steps": steps, "epochs": epochs, "tokens": tokens, "lr": lr, "split": split,
+        "rows": rows, "batch_size": batch_size, "accumulation": accumulation, "schedule": schedule, "seed": seed,
+        "weight_decay": weight_decay, "clip": clip, "precision": precision,
+        "warmup": int(warmup) if warmup and warmup.is_integer() else warmup,
+    }  # fmt: skip
+    if device:
+        os.environ["HARNESS_DEVICE"] = device
+    try:
+        options = work.section(given, data, task, length)
+        work.command(model, out, options, teacher, mask_from_zeros)
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    rounding: Annotated[str | None, typer.Option("--rounding", "--method", help="rtn or gptq; rtn.")] = None,
+    bits: Annotated[int | None, typer.Option(help="Of a weight; 8.")] = None,
+    group: Annotated[int | None, typer.Option(help="Inputs of a row that share a scale; the whole row.")] = None,
+    symmetric: Annotated[bool | None, typer.Option(help="Grids with 0 in their middle; yes.")] = None,
+    activations: Annotated[str | None, typer.Option(help="none, dynamic or static 8-bit inputs; none.")] = None,
+    smooth: Annotated[float | None, typer.Option(help="SmoothQuant's migration strength, 0.5; none.")] = None,
+    embeddings: Annotated[bool | None, typer.Option(help="Also the embeddings, 8 bits; no.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Layers left as they are, by a glob of their names.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")] = None,
+    split: Annotated[str | None, typer.Option(help="The split that calibrates; train.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Calibration examples; 128.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+):
+    """Quantises one model, its zeros kept, into a folder that transformers loads; settings as in a quantize section."""
+    from harness.oneoff import quantize as work
+
+    given = {
+        "rounding": rounding, "bits": bits, "group": group, "symmetric": symmetric, "activations": activations,
+        "smooth": smooth, "embeddings": embeddings, "skip": skip, "split": split, "rows": rows, "samples": samples,
+        "seed": seed, "batch_size": batch_size,
+    }  # fmt: skip
+    if device:
+        os.environ["HARNESS_DEVICE"] = device
+    try:
+        work.command(model, out, work.section(given, calibration, task, length))
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+@app.command()
+def measure(
+    model: Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    engine: Annotated[list[str], typer.Option(help="packed:precision=int8, torch_int8 ...: `harness list engine`.")],
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows at once, 1; or several.")] = None,
+    prompt: Annotated[list[int] | None, typer.Option(min=1, help="Tokens read first, 128; or several.")] = None,
+    sparsity: Annotated[
+        list[float] | None, typer.Option(min=0, max=0.999, help="Zero so many by magnitude first; two for break-even.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens generated.")] = 32,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; as many as torch takes.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds, in which all engines take their turn.")] = 7,
+    against: Annotated[str, typer.Option(help="The engine that speed-ups are over.")] = "torch_dense",
+):
+    """Measures how fast engines generate with a model's weights: interleaved with the dense baseline, and verified."""
+    from harness.inference import command
+    from harness.inference.measure import Setting
+
+    setting = Setting(tokens=tokens, repeats=repeats, threads=threads)
+    sweep = command.Sweep(engine, setting, batch or (1,), prompt or (128,), sparsity or (), against)
+    try:
+        command.command(model, out, sweep)
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")],
+    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    format: Annotated[str, typer.Option(help="hf-dense, onnx, or packed: auto, bitmask, slot, index, 2:4.")],
+    precision: Annotated[str, typer.Option(help="Of packed values: fp32, bf16, fp16, int8.")] = "fp32",
+):
+    """Writes a model packed without its zeros, as plain transformers loads it, or as an ONNX graph."""
+    from harness import export as forms
+
+    forms.command(model, out, format, precision)

@@ -1,0 +1,75 @@
+"""The measuring stage: files, scores that say where and beside what, and engines that are refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from harness import models, rooms
+from harness.metrics import Score
+from harness.problems import Problem
+from harness.runs.job import Job
+from harness.stages import measure
+
+OPTIONS = {"batch": 1, "prompt": 8, "tokens": 4, "repeats": 3, "warmup": 0, "threads": 1, "seed": 0}
+AGAINST = "torch_dense:dtype=float32"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_models):
+    made = {}
+    for family in ("llama", "whisper"):
+        made[family] = tmp_path_factory.mktemp(family)
+        models.save(*tiny_models.tiny(family), made[family])
+    return made
+
+
+@pytest.fixture
+def run(tmp_path, folders):
+    def call(family, **changes):
+        options = OPTIONS | {"engine": "torch_csr", "against": AGAINST} | changes
+        job = Job(options, {"model": folders[family]}, tmp_path, tmp_path)
+        said = list(measure.run(job))
+        return said, {path.name: path.read_text() for path in tmp_path.iterdir()}
+
+    return call
+
+
+def test_it_writes_report_table_and_scores(run):
+    said, files = run("llama")
+    assert [step.done for step in said] == list(range(1, 7)) and said[-1].total == 6
+    assert files.keys() == {"measure.json", "measure.md", "scores.json"}
+    scores = {name: Score(**score) for name, score in json.loads(files["scores.json"]).items()}
+    report = json.loads(files["measure.json"])
+    own = report["engines"]["torch_csr"]
+    assert next(iter(scores)) == "speedup"
+    assert scores["speedup"].value == own["speedup"]["median"] and scores["speedup"].count == 3
+    assert scores["tokens_per_second"].value == pytest.approx(1 / own["step_seconds"]["median"])
+    assert scores["same_choice"].value == 1
+    assert not scores["first_token_ms"].higher_is_better and scores["speedup"].higher_is_better
+    assert "real_time_factor" not in scores
+    assert report["engines"][AGAINST]["speedup"]["values"] == [1, 1, 1]
+    assert "torch_csr" in files["measure.md"] and report["machine"]["cpu"] in files["measure.md"]
+
+
+def test_a_score_says_what_was_generated_beside_what_and_where(run):
+    _, files = run("llama", prompt=6)
+    machine = json.loads(files["measure.json"])["machine"]
+    protocols = {score["protocol"] for score in json.loads(files["scores.json"]).values()}
+    how = f"batch 1, prompt 6, 4 tokens, greedy; over {AGAINST}; median of 3 interleaved rounds"
+    assert protocols == {f"{how}; {machine['cpu']}, 1 thread"}
+
+
+def test_a_model_that_hears_has_a_real_time_factor(run):
+    _, files = run("whisper", engine=AGAINST)
+    scores, own = json.loads(files["scores.json"]), json.loads(files["measure.json"])["engines"][AGAINST]
+    assert scores["real_time_factor"]["value"] > 0 and not scores["real_time_factor"]["higher_is_better"]
+    assert 0 < own["encoder_share"]["median"] < 1
+    assert "real-time factor" in files["measure.md"]
+
+
+def test_an_engine_that_cannot_run_here_is_a_problem(run, monkeypatch):
+    monkeypatch.setattr(rooms.load("engine", "torch_csr"), "available", lambda: "there is no MKL")
+    with pytest.raises(Problem, match="torch_csr cannot run here: there is no MKL"):
+        run("llama")

@@ -1,0 +1,76 @@
+"""A stage for tests of several processes: cases of fine-tuning, one after the other; the first process writes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+import conftest
+import torch
+
+from harness.problems import Problem
+from harness.pruning import keep
+from harness.runs.job import Progress
+from harness.tuning import session
+from harness.tuning.devices import ShareDone
+
+VERSION = 1
+
+
+def run(job):
+    """Does what `job.options["do"]` says."""
+    yield from {"fit": _fit, "fail": _fail, "raise": _raise, "die": _die, "slow": _slow}[job.options["do"]](job)
+
+
+def case(options: dict, scratch, mask=None):
+    """Yields a run's progress; returns its weights and what `fit` returned besides."""
+    torch.set_num_threads(1)
+    family = options.pop("family", "llama")
+    (model, rows, *given), named = conftest.run_parts(family, options)
+    rows = rows[: options.pop("examples", None)]
+    for module in model.modules():  # what several processes draw is not what one draws
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    keep.apply(model, named["keeps"])
+    for row in options.pop("unscored", ()):
+        rows[row]["labels"][:] = -100
+    rest = yield from session.fit(model, rows, *given, scratch, **named)
+    return {name: value.clone() for name, value in model.state_dict().items()}, type(model).__name__, *rest
+
+
+def _fit(job):
+    done = {}
+    for name, options in job.options["cases"].items():
+        with contextlib.suppress(ShareDone):
+            done[name] = yield from case(dict(options), job.scratch / name)
+    if done:
+        torch.save(done, job.folder / "done.pt")
+
+
+def _fail(job):
+    yield Progress(1, 2)
+    if os.environ["RANK"] == "1":
+        raise Problem("the second has a problem", where="here", nearest=["there"], hint="mend it")
+    time.sleep(60)
+
+
+def _raise(job):
+    yield Progress(1, 2)
+    raise OSError(28, "No space left on device", "file")
+
+
+def _die(job):
+    yield Progress(1, 2)
+    if os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _slow(job):
+    (job.scratch / f"pid-{os.environ['RANK']}").write_text(str(os.getpid()))
+    yield Progress(1, 2)
+    time.sleep(60)

@@ -1,0 +1,137 @@
+"""Two processes against one: the same losses and weights but for rounding, under DDP and FSDP2, on CPUs (gloo).
+
+The tolerance is 1e-5: of a tensor's difference relative to its norm, of the curve relative to each value. Single
+weights may differ more, since AdamW's first steps divide tiny gradients, and their rounding, by themselves.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.problems import Problem
+from harness.runs import processes
+from harness.runs.job import Job
+from harness.runs.processes import Processes
+from harness.spec.sections import Tune
+from harness.tuning import checkpoint
+
+FIVE = Tune.model_validate(
+    {
+        "data": "prose",
+        "task": "language_modelling",
+        "steps": 5,
+        "lr": 2e-3,
+        "warmup": 0.3,
+        "schedule": "cosine",
+        "batch_size": 4,
+        "accumulation": 2,
+        "weight_decay": 0.01,
+        "betas": [0.9, 0.95],
+        "clip": 1.0,
+        "seed": 3,
+        "checkpoint_every": 3,
+        "loss": "cross_entropy + squarehead:eps=1e-9",
+    }
+).model_dump(mode="json")
+CASES = {
+    "masked": FIVE,
+    "adapter": {**FIVE, "method": "lora", "clip": 0.05},
+    "evolving": {**FIVE, "method": "seft", "loss": "cross_entropy"},
+    "encoder-decoder": {**FIVE, "family": "t5"},
+    "last step of one row": {**FIVE, "examples": 9, "steps": 3},
+    "shares with nothing to score": {**FIVE, "unscored": [0, 1, 3, 4, 6]},
+    "recompute": {**FIVE, "recompute": True},
+    "hidden states alone": {**FIVE, "loss": "squarehead"},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def place():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_DEVICE", "cpu")
+        patch.syspath_prepend(str(Path(__file__).parent))
+        yield
+
+
+def jobs(folder: Path, cases: dict) -> Job:
+    for name in ("folder", "scratch"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    return Job({"do": "fit", "cases": cases}, {}, folder / "folder", folder / "scratch")
+
+
+def together(folder: Path, cases: dict, parallel: str) -> dict:
+    for _ in processes.run("several_stage", jobs(folder, cases), Processes(2, parallel)):
+        pass
+    return torch.load(folder / "folder" / "done.pt", weights_only=False)
+
+
+def alone(folder: Path, cases: dict) -> dict:
+    for _ in importlib.import_module("several_stage").run(jobs(folder, cases)):
+        pass
+    return torch.load(folder / "folder" / "done.pt", weights_only=False)
+
+
+def apart(one, other) -> float:
+    """The largest relative difference of two runs' tensors and curves."""
+    pairs = [(a, other[0][name]) for name, a in one[0].items() if a.is_floating_point()]
+    weights = [float((a - b).norm() / a.norm().clamp(min=1e-9)) for a, b in pairs]
+    rows = [(row, other[2][number]) for number, row in enumerate(one[2])]
+    curve = [abs(a - b[key]) / max(abs(a), 1e-9) for row, b in rows for key, a in row.items()]
+    return max(*weights, *curve)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    return alone(tmp_path_factory.mktemp("one"), CASES)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_do_what_one_does(single, tmp_path, parallel):
+    both = together(tmp_path, CASES, parallel)
+    found = {name: apart(single[name], both[name]) for name in CASES}
+    assert max(found.values()) < 1e-5, found
+    assert {run[1] for run in both.values()} == {"LlamaForCausalLM", "T5ForConditionalGeneration"}
+    assert all((run[3]["processes"], run[3]["parallel"]) == (2, parallel) for run in both.values())
+    same = ("steps", "trained_parameters", "parameters")
+    assert all(run[3][key] == single[name][3][key] for name, run in both.items() for key in same)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_a_stopped_run_goes_on_to_the_same_bits_in_two_processes_and_to_the_same_values_in_one(tmp_path, parallel):
+    cases = {"run": FIVE}
+    whole = together(tmp_path / "whole", cases, parallel)["run"]
+    steps = processes.run("several_stage", jobs(tmp_path / "cut", cases), Processes(2, parallel))
+    next(steps)
+    os.kill(os.getpid(), signal.SIGINT)  # the parent's, as from a terminal
+    with pytest.raises(KeyboardInterrupt):
+        for _ in steps:
+            pass
+    kept = checkpoint.newest(tmp_path / "cut" / "scratch" / "run")
+    assert 1 <= int(kept.name.split("-")[1].split(".")[0]) < 5
+    (tmp_path / "one" / "scratch" / "run").mkdir(parents=True)
+    (tmp_path / "one" / "scratch" / "run" / kept.name).write_bytes(kept.read_bytes())
+    resumed = together(tmp_path / "cut", cases, parallel)["run"]
+    assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items()) and whole[2] == resumed[2]
+    assert apart(whole, alone(tmp_path / "one", cases)["run"]) < 1e-5
+
+
+def test_a_loss_that_leaves_parameters_out_is_refused_by_ddp(tmp_path):
+    cases = {"run": {**FIVE, "loss": "squarehead:final=block"}}
+    with pytest.raises(Problem, match=r"does not depend on model\.norm\.weight"):
+        together(tmp_path, cases, "ddp")
+
+
+def test_a_micro_batch_is_dealt_out_and_one_that_is_too_small_is_given_to_all():
+    from harness.tuning.batches import batches
+
+    of = batches(list(range(9)), sorted, batch_size=4, micro_batch=2, seed=0)
+    for step, dealt in ((0, True), (1, True), (2, False)):
+        whole, shares = of(step), [of(step, process, 2) for process in (0, 1)]
+        together = [sorted([*a, *b]) for a, b in zip(*shares, strict=True)]
+        assert together == (whole if dealt else [[*part, *part] for part in whole])
