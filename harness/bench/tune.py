@@ -113,14 +113,14 @@ def lanes(model: nn.Module, keeps: Mapping[str, BoolTensor], names: Sequence[str
         own, attached = _student(name, model, keeps, task)
         yield _lane(name, own, attached, batch, _aged(name))
     own, attached = _student("masked", model, keeps, task)
-    aim = objective(rooms.resolve_terms("loss", "cross_entropy + squarehead"), own, copied(model, keeps, share=True))
+    aim = objective(rooms.resolve_terms("loss", "cross_entropy + squarehead"), own, copied(model, share=True))
     yield _lane(TAUGHT, own, attached, batch, aim=aim)
     yield Lane(TEACHER, partial(teach, aim, batch), lambda: list(aim.teacher.parameters()))
     for name in ("masked", "dense"):
         yield _update(name, *_student(name, model, keeps, task))
 
 
-def copied(model: nn.Module, keeps: Mapping[str, BoolTensor], *, share: bool) -> nn.Module:
+def copied(model: nn.Module, *, share: bool) -> nn.Module:
     """Returns a copy of a model, with the same tensors if they are shared."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters()} if share else None)
 
@@ -132,7 +132,7 @@ def _aged(name: str) -> bool:
 def _student(name: str, model: nn.Module, keeps: Mapping[str, BoolTensor], task: Task) -> tuple[nn.Module, Attached]:
     """Returns a model that trains as a lane's name says, and the method that is attached to it."""
     trains = name == "dense" or (name not in OTHERS and not _freezes(name))
-    own = copied(model, keeps, share=not trains)
+    own = copied(model, share=not trains)
     if trains:
         own.requires_grad_(True)
     if name == "peft":

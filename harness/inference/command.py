@@ -163,4 +163,6 @@ def tables(said: Mapping[str, Any]) -> str:
             for each in said["break_even"]
         ]
         parts.append("\n".join(["Break-even, the sparsity from which on it is no slower:", "", *lines]) + "\n")
+    if any(report["sparsity"] is not None for report in said["measurements"]):
+        parts.append("What follows is of the model as it is, before any of its weights were set to zero.\n")
     return "\n".join([*parts, loaded(said["forms"])])

@@ -56,7 +56,7 @@ class Decoder:
         """
         inputs = models.placed(model, inputs)
         self.model, self.cache = model, None
-        self.given: dict[str, Any] = {"logits_to_keep": 1} if _takes_last(type(model)) else {}
+        self.given: dict[str, Any] = {"logits_to_keep": 1} if takes_last(type(model)) else {}
         self.name, self.prompt = "input_ids", inputs.get("input_ids")
         if model.config.is_encoder_decoder:
             self.given["encoder_outputs"] = model.get_encoder()(**inputs)
@@ -98,7 +98,7 @@ def follow(model: nn.Module, inputs: Mapping[str, Tensor], tokens: Tensor) -> Te
 
 
 @functools.cache
-def _takes_last(kind: type) -> bool:
+def takes_last(kind: type) -> bool:
     """Says whether a model can leave the logits of all positions but the last one uncomputed."""
     return "logits_to_keep" in inspect.signature(kind.forward).parameters
 

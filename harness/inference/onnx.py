@@ -14,12 +14,14 @@ import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from harness.inference.greedy import takes_last
 from harness.problems import Problem
 
 FILE = "model.onnx"
@@ -39,9 +41,12 @@ class Step(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self.given = {"logits_to_keep": 1} if takes_last(type(model)) else {}
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, past: list[Tensor]) -> tuple[Tensor, ...]:
-        """Returns the logits [batch, new, vocabulary], then keys and values [batch, heads, past + new, width].
+        """Returns logits [batch, 1, vocabulary], then keys and values [batch, heads, past + new, width].
+
+        The logits are the last position's, which are all that generation asks for: of other engines too (`greedy`).
 
         Args:
             input_ids: [batch, new].
@@ -51,8 +56,10 @@ class Step(nn.Module):
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(zip(past[::2], past[1::2], strict=True)):
             cache.update(keys, values, layer)
-        out = self.model(input_ids=input_ids, attention_mask=attention_mask, past_key_values=cache, use_cache=True)
-        return out.logits, *(each for layer in out.past_key_values.layers for each in (layer.keys, layer.values))
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **self.given}
+        out = self.model(**given, past_key_values=cache, use_cache=True)
+        present = (each for layer in out.past_key_values.layers for each in (layer.keys, layer.values))
+        return out.logits[:, -1:], *present
 
 
 @torch.no_grad()
@@ -71,15 +78,10 @@ def export(model: nn.Module, folder: Path) -> Path:
     if model.config.is_encoder_decoder or model.main_input_name != "input_ids":
         hint = "decoder-only language models can be; other engines run this one"
         raise Problem(f"{type(model).__name__} is not written as one step", hint=hint)
-    ids = torch.ones(2, 3, dtype=torch.long)
-    first = model(input_ids=ids[:, :2], use_cache=True).past_key_values
-    past = [each for layer in first.layers for each in (layer.keys, layer.values)]
-    given = (ids, torch.ones(2, 5, dtype=torch.long), past)
-    free = torch.export.Dim.DYNAMIC
-    shapes = ({0: free, 1: free}, {0: free, 1: free}, [{0: free, 2: free} for _ in past])
+    given, shapes = example(model)
     names = {
-        "input_names": ["input_ids", "attention_mask", *(f"past.{i}" for i in range(len(past)))],
-        "output_names": ["logits", *(f"present.{i}" for i in range(len(past)))],
+        "input_names": ["input_ids", "attention_mask", *(f"past.{i}" for i in range(len(given[2])))],
+        "output_names": ["logits", *(f"present.{i}" for i in range(len(given[2])))],
     }
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -92,6 +94,17 @@ def export(model: nn.Module, folder: Path) -> Path:
             said = str(error.__cause__ or error).strip().splitlines()[0]
             raise Problem(f"PyTorch cannot write {type(model).__name__} as an ONNX graph: {said}") from error
     return folder / FILE
+
+
+@torch.no_grad()
+def example(model: nn.Module) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Returns what a step is traced with, and which of its dimensions are free: batch, new tokens and past."""
+    ids = torch.ones(2, 3, dtype=torch.long)
+    first = model(input_ids=ids[:, :2], use_cache=True).past_key_values
+    past = [each for layer in first.layers for each in (layer.keys, layer.values)]
+    free = torch.export.Dim.DYNAMIC
+    shapes = ({0: free, 1: free}, {0: free, 1: free}, [{0: free, 2: free} for _ in past])
+    return (ids, torch.ones(2, 5, dtype=torch.long), past), shapes
 
 
 class Graph(nn.Module):

@@ -19,6 +19,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 WORD = 64
 """Columns that kernels read together; a group of columns with one scale is made of whole words."""
 LARGEST = 127
+ON_GRID = 1e-3
+"""How far from a whole code a weight may lie, in steps: the rounding of fp32 is a hundredth of it."""
 
 
 def encode(
@@ -37,11 +39,11 @@ def encode(
 
     Raises:
         Problem: Not a finite floating-point matrix on the CPU; not finite any more in fp16; an unknown precision; a
-            group that is no multiple of 64; scales of another shape.
+            group that is no multiple of 64; scales of another shape, or of a grid that the weights do not lie on.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    if weight.ndim != 2 or not weight.is_floating_point() or weight.device.type != "cpu":
+    if weight.ndim != 2 or not weight.numel() or not weight.is_floating_point() or weight.device.type != "cpu":
         found = f"{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)} on {weight.device.type}"
         raise Problem(f"only a floating-point matrix on the CPU can be packed, not {found}")
     weight = weight.detach().float()
@@ -52,12 +54,16 @@ def encode(
     _finite(weight, precision)
     size = _group(weight, group)
     groups = -(-weight.shape[1] // size)
-    if scales is None:
+    given = scales is not None
+    if not given:
         scales = _scales(weight, size, groups)
     elif scales.shape != (weight.shape[0], groups) or not bool((scales > 0).all()):
         raise Problem(f"scales {list(scales.shape)} should be positive, [{weight.shape[0]}, {groups}]")
     scales = scales.float().contiguous()
-    codes = (weight / _by_column(scales, weight.shape[1], size)).round_().clamp_(-LARGEST, LARGEST)
+    steps = weight / _by_column(scales, weight.shape[1], size)
+    codes = steps.round().clamp_(-LARGEST, LARGEST)
+    if given and bool(((steps - codes).abs() > ON_GRID).any()):
+        raise Problem("these weights do not lie on the grid of the scales that are given")
     return codes.to(torch.int8), scales
 
 

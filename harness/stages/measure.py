@@ -44,9 +44,10 @@ def scores(report: Mapping[str, Any], engine: str) -> dict[str, Score]:
     """Returns the scores of one engine; the first, its speed-up in tokens a second, is the headline."""
     own = report["engines"][str(rooms.resolve("engine", engine))]
     setting, rounds = report["setting"], report["setting"]["repeats"]
+    turns = "rounds, the engine's in a process of its own" if own["alone"] else "interleaved rounds"
     protocol = (
         f"batch {setting['batch']}, prompt {setting['prompt']}, {setting['tokens']} tokens, greedy; over "
-        f"{report['against']}; median of {rounds} interleaved rounds; {hardware(report['machine'])}"
+        f"{report['against']}; median of {rounds} {turns}; {hardware(report['machine'])}"
     )
     found = {
         name: Score(own[name]["median"], own[name]["stderr"], rounds, protocol, name not in LOWER)

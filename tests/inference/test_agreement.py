@@ -43,6 +43,8 @@ def test_another_model_is_refused_where_it_should_be_exact(dense):
     with pytest.raises(Problem, match="torch_csr computes other logits"):
         check("torch_csr", found)
     check("torch_csr", found | {"logit_error": TOLERANCE})
+    with pytest.raises(Problem, match="off by nan"):
+        check("torch_csr", found | {"logit_error": float("nan")})
 
 
 def test_logits_that_are_no_numbers_are_refused(dense):

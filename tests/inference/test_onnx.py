@@ -37,6 +37,20 @@ def test_a_graph_stands_for_the_model(family, tiny_models):
     assert torch.equal(generate(graph, inputs, 4).tokens, generate(model, inputs, 4).tokens)
 
 
+@pytest.mark.parametrize("family", ["llama", "opt"])
+def test_a_step_is_traced_for_all_lengths_and_has_the_last_logits_alone(family, tiny_models):
+    model, _ = tiny_models.tiny(family)
+    given, shapes = onnx.example(model)
+    with torch.no_grad():
+        traced = torch.export.export(onnx.Step(model), given, dynamic_shapes=shapes).module()
+        past = [torch.randn(3, each.shape[1], 5, each.shape[3]) for each in given[2]]
+        asked = (torch.randint(9, (3, 4)), torch.ones(3, 9, dtype=torch.long), past)
+        found, expected = traced(*asked), onnx.Step(model)(*asked)
+    assert found[0].shape == (3, 1, model.config.vocab_size) and found[1].shape[2] == 9
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_an_empty_cache_has_the_shape_of_the_model_s(tiny_models):
     model, _ = tiny_models.tiny("llama")
     seen = {}

@@ -61,6 +61,13 @@ def test_a_score_says_what_was_generated_beside_what_and_where(run):
     assert protocols == {f"{how}; {machine['cpu']}, 1 thread"}
 
 
+def test_a_peer_is_not_said_to_have_been_interleaved(run):
+    report = json.loads(run("llama")[1]["measure.json"])
+    report["engines"]["torch_csr"]["alone"] = True
+    protocol = measure.scores(report, "torch_csr")["speedup"].protocol
+    assert "in a process of its own" in protocol and "interleaved" not in protocol
+
+
 def test_a_model_that_hears_has_a_real_time_factor(run):
     _, files = run("whisper", engine=AGAINST)
     scores, own = json.loads(files["scores.json"]), json.loads(files["measure.json"])["engines"][AGAINST]
