@@ -35,8 +35,9 @@ class Coded:
 
     @property
     def bytes(self) -> int:
-        """What codes and scales take, the codes packed."""
-        return -(-self.codes.numel() * self.grid.bits // 8) + 4 * self.grid.scale.numel()
+        """What codes, scales and zero points take, the codes packed."""
+        zeros = self.grid.zero.numel() if self.grid.zero.count_nonzero() else 0
+        return -(-self.codes.numel() * self.grid.bits // 8) + 4 * self.grid.scale.numel() + zeros
 
 
 def save(folder: Path, layers: Mapping[str, Coded]) -> None:

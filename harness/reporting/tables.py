@@ -68,12 +68,16 @@ def every_metric(comparison: Comparison) -> Table:
 
 
 def cost(comparison: Comparison) -> Table:
-    """Returns what training each cell cost, a row a cell: zeros asked, found and left by merging, memory, ..."""
+    """Returns what training each cell cost, a row a cell: zeros asked, found and left by merging, memory, ...
+
+    What a result of before these were measured does not say stays empty.
+    """
     body = []
     for label, said in comparison.costs.items():
         zeros = [f"{100 * said[name]:.4g}%" if name in said else "" for name in ("asked", "after_prune", "merged")]
         share = f"{said['trained_parameters']:,.0f} ({100 * said['trained_parameters'] / said['parameters']:.2g}%)"
-        memory, seconds = f"{said['peak_memory_bytes'] / 2**20:,.0f}", number(said["step_seconds"])
+        memory = f"{said['peak_memory_bytes'] / 2**20:,.0f}" if "peak_memory_bytes" in said else ""
+        seconds = number(said["step_seconds"]) if "step_seconds" in said else ""
         body.append((label, *zeros, share, memory, seconds))
     header = ("cell", "zeros asked", "after pruning", "after merging", "trained parameters", "peak MiB", "s a step")
     notes = (

@@ -20,7 +20,9 @@ from torch import BoolTensor, nn
 
 from harness import models, rooms
 from harness.device import device
+from harness.problems import Problem
 from harness.pruning import keep
+from harness.runs import files
 from harness.runs.job import Job, Progress
 from harness.sources import Source, snapshot
 from harness.stages import prune
@@ -41,16 +43,19 @@ def run(job: Job) -> Iterator[Progress]:
     teacher = verified(job.parents["teacher"]) if "teacher" in job.parents else None
     features, collate = session.examples_for(session.rows_for(options), options, processor)
     pruned = pruner(options["prune"], model.to(device()), processor) if "prune" in options else None
-    ramp = _ramp(pruned, options["ramp"]) if options["ramp"] else None
+    ramp = _ramp(pruned, options["ramp"], job.scratch / prune.FILE) if options["ramp"] else None
     keeps = None if ramp else keep.load(_folder(job.parents.get("mask", source)))
     layers = [name for names in ramp.blocks for name in names] if ramp else list(keeps)
     said = {"asked": _asked(options, source), "before": zeros(model, layers)}
     end = attach.merge
     if constants.get("MERGES") is False:
         end = partial(_leave, model=model, method=options["method"], folder=job.folder / ADAPTER, said=said)
+    before = keeps
     curve, summary, keeps = yield from session.fit(
         model, features, collate, options, job.scratch, teacher=teacher, keeps=keeps, ramp=ramp, end=end
     )
+    if before and constants.get("KEEPS", True):
+        _check_size(before, keeps)
     said.setdefault("merged", zeros(model, layers))
     if constants.get("PRUNES"):
         model.to(device())
@@ -61,7 +66,8 @@ def run(job: Job) -> Iterator[Progress]:
     keep.save(job.folder, keeps)
     keep.verify_written(job.folder, keeps)
     if pruned:
-        (job.folder / prune.FILE).write_text(json.dumps(pruned.report(), indent=1) + "\n", encoding="utf8")
+        text = (job.scratch / prune.FILE).read_text(encoding="utf8") if ramp else _text(pruned)
+        (job.folder / prune.FILE).write_text(text, encoding="utf8")
     sparsity = {**said, "mask": keep.sparsity(keeps), "after": zeros(model, layers)}
     session.write(job.folder, FILE, curve, {**summary, "sparsity": sparsity})
 
@@ -73,31 +79,54 @@ def zeros(model: nn.Module, layers: Iterable[str]) -> float:
 
 
 def _asked(options: Mapping[str, Any], source: Path | Source) -> float | None:
-    """Returns the sparsity that the pruning was asked for; None where the model's folder does not say."""
+    """Returns the sparsity that the pruning was asked for; None where the model's folder does not say.
+
+    Raises:
+        Problem: The file that should say it is damaged.
+    """
     if "prune" in options:
         return options["prune"]["sparsity"]
     folder = _folder(source)
     for file, part in ((prune.FILE, "overall"), (FILE, "sparsity")):
         if folder is not None and (folder / file).is_file():
-            return json.loads((folder / file).read_text(encoding="utf8"))[part]["asked"]
+            try:
+                return json.loads((folder / file).read_text(encoding="utf8"))[part]["asked"]
+            except (ValueError, KeyError, TypeError) as error:
+                hint = "copy the file again, or remove it"
+                raise Problem(f"this report has no {part}.asked", where=str(folder / file), hint=hint) from error
     return None
+
+
+def _check_size(before: Mapping[str, BoolTensor], after: Mapping[str, BoolTensor]) -> None:
+    """Makes sure that no layer has more weights than it was given, where a method moves its mask."""
+    for name, mask in after.items():
+        given, found = int(before[name].sum()), int(mask.sum())
+        if found > given:
+            raise Problem(f"tuning left {found} weights in its mask, which had {given}", where=name)
 
 
 def _folder(source: Path | Source) -> Path | None:
     return snapshot(source) if isinstance(source, Source) else source
 
 
-def _ramp(pruned: Pruner, choice: str) -> Ramp:
-    """Returns the prunings of a ramp, by the pruner's section."""
+def _ramp(pruned: Pruner, choice: str, told: Path) -> Ramp:
+    """Returns the prunings of a ramp, by the pruner's section; `told` is their report, for a resumed run to go on."""
     targets = rooms.bind("ramp", choice)(pruned.options["sparsity"])
     blocks = [[linear.name for linear in block.linears] for block in pruned.blocks]
 
     def to(target: float, before: Mapping[str, BoolTensor]) -> Generator[Progress, None, dict[str, BoolTensor]]:
+        earlier = json.loads(told.read_text(encoding="utf8"))["trials"] if told.is_file() else []
+        pruned.trials[:] = [trial for trial in earlier if trial["sparsity"] < target]
         yield from pruned.turn(target)
         pruned.stay_pruned(before)
+        files.replace(told, _text(pruned))
         return pruned.keeps
 
     return Ramp(targets, to, blocks, pruned.batches)
+
+
+def _text(pruned: Pruner) -> str:
+    return json.dumps(pruned.report(), indent=1) + "\n"
 
 
 def _leave(attached: attach.Attached, model: nn.Module, method: str, folder: Path, said: dict[str, Any]) -> None:

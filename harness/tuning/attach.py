@@ -211,7 +211,8 @@ def merged(attached: Attached) -> Iterator[None]:
     """Makes the layers plain, with their final weights, while it is open: to prune them, or to look at their outputs.
 
     Afterwards a layer has its own weight and its method again, both under the mask that it has by then. What was done
-    to the final weight besides masking it, by a solver, is added to the layer's own weight.
+    to the final weight besides masking it, by a solver, is added to the layer's own weight. Where an error or an
+    interrupt ends it, its own weight comes back as it was.
 
     Raises:
         Problem: The final weight does not follow when something is added to the layer's own; the layer is named.
@@ -221,12 +222,17 @@ def merged(attached: Attached) -> Iterator[None]:
         for layer in attached.layers.values():
             layer.module.weight.copy_(attached.merge(layer.module.weight, layer.keep, layer.tensors))
             vars(layer.module).pop("forward", None)
+    whole = False
     try:
         yield
+        whole = True
     finally:
         with torch.no_grad():
             for name, layer in attached.layers.items():
-                _put_back(attached, name, layer, own.pop(name).mul_(layer.keep))
+                if whole:
+                    _put_back(attached, name, layer, own.pop(name).mul_(layer.keep))
+                else:
+                    layer.module.weight.copy_(own.pop(name))
                 if attached.adapt is not None:
                     layer.module.forward = _forward(layer, attached.adapt)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import models
+from harness.problems import Problem
 from harness.pruning.paused import evaluating
 from harness.tuning.forward import listening
 
@@ -45,6 +46,9 @@ def errors(dense: Outputs, model: nn.Module, batches: Sequence[Mapping[str, Tens
         dense: What `outputs` gave for the dense model and the same batches.
         model: The pruned model.
         batches: Calibration batches.
+
+    Raises:
+        Problem: A channel of a dense block's outputs is always 0.
     """
     width = [block.shape[-1] for block in dense[0]]
     norms, apart = ([torch.zeros(w, dtype=torch.float64, device=model.device) for w in width] for _ in range(2))
@@ -54,6 +58,10 @@ def errors(dense: Outputs, model: nn.Module, batches: Sequence[Mapping[str, Tens
                 was = was.to(model.device).double()
                 norms[index] += was.square().sum(0)
                 apart[index] += (was - now.double()).square().sum(0)
+    for index, norm in enumerate(norms):
+        if not norm.all():
+            dead = f"{int((norm == 0).sum())} of its output channels are 0 on all calibration tokens"
+            raise Problem(f"block {index} has no relative error: {dead}", hint="more, or other, calibration samples")
     return [float((a / n).mean()) for a, n in zip(apart, norms, strict=True)]
 
 

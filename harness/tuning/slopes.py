@@ -43,8 +43,11 @@ def mean_gradients(
         samples: How many examples; the last micro-batch is cut to them.
 
     Raises:
-        Problem: The objective does not depend on a layer, or a gradient is not finite; the layer is named.
+        Problem: The precision is fp16; or the objective does not depend on a layer, or its gradient is not finite, and
+            the layer is named.
     """
+    if accelerator.mixed_precision == "fp16":
+        raise Problem("gradients of fp16 without a loss scale may vanish", where="precision", hint="bf16 or fp32")
     sums: dict[str, Tensor] = {}
     weights = {name: model.get_submodule(name).weight for name in layers}
     terms = {summand.name: summand.weight for summand in aim.summands}

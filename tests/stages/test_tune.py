@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from harness import models
+from harness import models, rooms
 from harness.models import llama, t5
 from harness.problems import Problem
 from harness.pruning import keep
@@ -241,6 +241,18 @@ def test_lora_star_follows_the_ramp_of_that_section(tmp_path, parents, monkeypat
     list(tune.run(given))
     assert targets == pytest.approx([0.525, 0.6])
     assert said(given)["sparsity"]["after"] == pytest.approx(0.6, abs=1e-3)
+
+
+def test_a_mask_that_grew_is_noticed(tmp_path, parents, monkeypatch):
+    support = rooms.load("method", "seft")._support
+
+    def none_leaves(weight, keep, trained, exempt, spare, excess):
+        return support.Leaving(*(torch.empty(0, dtype=torch.long) for _ in range(3)))
+
+    monkeypatch.setattr(support, "lowest", none_leaves)
+    given = job(tmp_path, parents, "llama", method="seft:density=0.05,interval=2,window=1")
+    with pytest.raises(Problem, match=r"model\.layers\.0.*weights in its mask, which had"):
+        list(tune.run(given))
 
 
 def test_gradients_are_counted_by_themselves(tmp_path, parents):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from harness.pruning import keep
@@ -36,3 +37,17 @@ def test_dense_fine_tuning_projects_nothing(tiny):
     a.project_gradients(a.DENSE)
     a.project_weights(a.DENSE)
     a.merge(a.DENSE)
+
+
+def test_an_interrupted_pruning_leaves_the_layers_own_weights_even_where_no_change_could_be_put_back(tiny, masks):
+    model = tiny()
+    attached = a.attach(model, masks(model), "spp")
+    for layer in attached.layers.values():
+        layer.trained["spp_q"].data.fill_(0.5)
+    before = {name: layer.module.weight.detach().clone() for name, layer in attached.layers.items()}
+    with pytest.raises(KeyboardInterrupt), a.merged(attached):
+        for layer in attached.layers.values():
+            layer.module.weight.data[0] = 0
+        raise KeyboardInterrupt
+    assert all(torch.equal(layer.module.weight, before[name]) for name, layer in attached.layers.items())
+    assert all("forward" in vars(layer.module) for layer in attached.layers.values())

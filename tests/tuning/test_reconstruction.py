@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from harness import models
+from harness.problems import Problem
 from harness.tuning import reconstruction
 
 
@@ -31,6 +32,14 @@ def test_padding_changes_nothing(tiny, teacher, batches):
 def test_the_same_model_has_no_error(tiny, batches):
     model, batch = tiny(), batches["llama"]()
     assert set(reconstruction.errors(reconstruction.outputs(model, [batch]), model, [batch])) == {0.0}
+
+
+def test_a_channel_that_is_always_zero_is_named(tiny, teacher, batches):
+    model, batch = tiny(), batches["llama"]()
+    dense = reconstruction.outputs(model, [batch])
+    dense[0][1][:, 3] = 0
+    with pytest.raises(Problem, match="block 1 has no relative error: 1 of its output channels"):
+        reconstruction.errors(dense, teacher(), [batch])
 
 
 @torch.no_grad()
