@@ -35,7 +35,10 @@ def command(model: str, out: Path, format: str, precision: str) -> None:
     Raises:
         Problem: Something is wrong; nothing has been written then.
     """
-    from harness import models, oneoff, show
+    from harness import oneoff
+
+    oneoff.quiet()
+    from harness import models, show
     from harness.inference.command import found, weights
 
     check(format, precision)
@@ -150,14 +153,13 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     Raises:
         Problem: The folder is not whole.
     """
-    from safetensors.torch import load_file
     from torch import nn
 
     from harness.inference import storage, swap
     from harness.inference.formats import unpack
     from harness.inference.kernels.linear import PackedLinear
 
-    model, rest = _skeleton(folder), load_file(folder / REST)
+    model, rest = _skeleton(folder), _rest(folder)
     packed = storage.load(folder / PACKED)
     for name in swap.prunable(model):
         if name not in packed:
@@ -171,6 +173,18 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     return model.eval()
 
 
+def _rest(folder: Path) -> dict[str, Tensor]:
+    """Reads the weights that are not packed."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(folder / REST)
+    except (OSError, SafetensorError) as error:
+        what = f"the weights that are not packed cannot be read: {error}"
+        raise Problem(what, where=str(folder / REST), hint="export the model again") from error
+
+
 def _skeleton(folder: Path) -> nn.Module:
     """Returns the model of a folder's config with whatever memory holds for weights, which costs nothing until read."""
     import transformers
@@ -178,7 +192,8 @@ def _skeleton(folder: Path) -> nn.Module:
 
     from harness import models
 
-    config = transformers.AutoConfig.from_pretrained(folder)
+    with models.reading("config", str(folder)):
+        config = transformers.AutoConfig.from_pretrained(folder)
     with no_init_weights():
         model = getattr(transformers, models.family(config).MODEL).from_config(config)
     model.tie_weights()

@@ -110,6 +110,31 @@ def test_a_folder_that_is_not_whole_is_named(made, tmp_path):
         export.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        (export.REST, None, "not packed cannot be read"),
+        (export.REST, b"1234", "not packed cannot be read"),
+        ("config.json", b"{", "cannot load the config"),
+    ],
+)
+def test_a_damaged_file_is_a_problem(file, content, said, made, tmp_path):
+    export.export(*made["llama"], tmp_path, "bitmask")
+    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
+    with pytest.raises(Problem, match=said):
+        export.load(tmp_path)
+
+
+def test_ctrl_c_says_that_nothing_was_written(harness, made, tmp_path, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export", interrupted)
+    models.save(*made["llama"], tmp_path / "model")
+    status, _, err = harness("export", tmp_path / "model", "--format", "bitmask", "--out", tmp_path / "out")
+    assert status == 2 and "nothing was written" in err and not (tmp_path / "out").exists()
+
+
 def test_onnx_says_what_to_install(made, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Problem, match="pip install onnx onnxscript"):

@@ -162,11 +162,14 @@ def measure(
     against: Annotated[str, typer.Option(help="The engine that speed-ups are over.")] = "torch_dense",
 ):
     """Measures how fast engines generate with a model's weights: interleaved with the dense baseline, and verified."""
+    from harness import oneoff
+
+    oneoff.quiet()
     from harness.inference import command
     from harness.inference.measure import Setting
 
     setting = Setting(tokens=tokens, repeats=repeats, threads=threads)
-    sweep = command.Sweep(engine, setting, batch or (1,), prompt or (128,), sparsity or (), against)
+    sweep = command.Sweep(engine, setting, _once(batch) or (1,), _once(prompt) or (128,), _once(sparsity), against)
     try:
         command.command(model, out, sweep)
     except KeyboardInterrupt:
@@ -183,4 +186,11 @@ def export(
     """Writes a model packed without its zeros, as plain transformers loads it, or as an ONNX graph."""
     from harness import export as forms
 
-    forms.command(model, out, format, precision)
+    try:
+        forms.command(model, out, format, precision)
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
+
+def _once(values: list | None) -> tuple:
+    return tuple(dict.fromkeys(values or ()))

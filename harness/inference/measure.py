@@ -32,6 +32,7 @@ from harness.inference.greedy import Run, generate
 from harness.inference.prompts import prompts, seconds_heard
 from harness.problems import Problem
 from harness.runs.job import Progress
+from harness.tasks._lengths import positions
 from harness.tracking.environment import environment
 
 DENSE = "torch_dense:dtype=float32"
@@ -60,6 +61,18 @@ class Setting:
     seed: int = 0
 
 
+def check_length(config: Any, setting: Setting) -> None:
+    """Makes sure that a model's decoder reads as many tokens as a setting asks for.
+
+    Raises:
+        Problem: It does not.
+    """
+    whole = setting.tokens + (0 if config.is_encoder_decoder else setting.prompt)
+    if whole > (most := positions(config)):
+        what = f"{whole} tokens are asked for, and the model's decoder reads up to {most}"
+        raise Problem(what, hint="fewer tokens" if config.is_encoder_decoder else "a shorter prompt, or fewer tokens")
+
+
 def measure(
     model: nn.Module, engines: Sequence[str], setting: Setting, against: str = DENSE
 ) -> Generator[Progress, None, dict[str, Any]]:
@@ -75,10 +88,12 @@ def measure(
         `setting`, `against`, `machine`, the ratio of operations, and under `engines` a report of each by its choice.
 
     Raises:
-        Problem: An engine cannot run here, or computes something else than the weights say.
+        Problem: An engine cannot run here, or computes something else than the weights say; or the model reads fewer
+            tokens than are asked for.
     """
     names = list(dict.fromkeys(str(rooms.resolve("engine", text)) for text in (against, *engines)))
     where = device_of(names)
+    check_length(model.config, setting)
     with threads(setting.threads) as count:
         model = model.to(where)
         inputs = prompts(model, setting.batch, setting.prompt, seed=setting.seed)
@@ -219,7 +234,13 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """Lets torch and the kernels have so many threads, by default as many as they have; gives how many these are."""
+    """Lets torch and the kernels have so many threads, by default as many as they have; gives how many these are.
+
+    Raises:
+        Problem: The machine has fewer cores.
+    """
+    if count and count > (cores := os.cpu_count() or 1):
+        raise Problem(f"{count} threads are asked for, and this machine has {cores} cores", where="threads")
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:

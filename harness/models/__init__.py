@@ -209,7 +209,7 @@ def _origin(source: Path | str | Source) -> tuple[str, dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _reading(what: str, origin: str) -> Iterator[None]:
+def reading(what: str, origin: str) -> Iterator[None]:
     """Turns what transformers says of files that it cannot read into a problem: its first line, and the folder."""
     try:
         yield
@@ -231,7 +231,7 @@ def load(source: Path | str | Source, dtype: str = "float32") -> transformers.Pr
     origin, revision = _origin(source)
     if not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise unknown("dtype", dtype, ("float32", "bfloat16", "float16"))
-    with _reading("model", origin):
+    with reading("model", origin):
         config = transformers.AutoConfig.from_pretrained(origin, **revision)
         auto = getattr(transformers, family(config).MODEL)
         report = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # instead of warnings and tables
@@ -252,7 +252,7 @@ def load_processor(source: Path | str | Source) -> Any:
     origin, revision = _origin(source)
     if Path(origin).is_dir() and not any((Path(origin) / name).is_file() for name in PROCESSOR_FILES):
         raise Problem(f"there is no tokenizer or processor here: none of {', '.join(PROCESSOR_FILES)}", where=origin)
-    with _reading("processor", origin):
+    with reading("processor", origin):
         known = family(transformers.AutoConfig.from_pretrained(origin, **revision))
         options = getattr(known, "PROCESSOR_OPTIONS", {})
         return getattr(transformers, known.PROCESSOR).from_pretrained(origin, **options, **revision)

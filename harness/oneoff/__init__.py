@@ -135,15 +135,21 @@ def work(
         result: The folder that it writes.
         scratch: A folder for what does not stay.
     """
+    quiet()
     from harness.runs.execute import load_stage
-    from harness.runs.session import QUIET
 
-    os.environ.update(QUIET | os.environ)
     decides, handling = split(name, options)
     read = {
         role: one.path if isinstance(one, Source) and one.kind == "folder" else one for role, one in parents.items()
     }
     return load_stage(name).run(Job({**handling, **decides}, read, result, scratch))
+
+
+def quiet() -> None:
+    """Keeps the libraries' own bars and warnings out of ours; they read how they are set when they are imported."""
+    from harness.runs.session import QUIET
+
+    os.environ.update(QUIET | os.environ)
 
 
 def tell(lines: Mapping[str, str], console: Console) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -102,14 +102,18 @@ def load(folder: Path) -> dict[str, Tensor]:
     """Reads `keep.safetensors` from a folder.
 
     Raises:
-        Problem: There is no such file.
+        Problem: There is no such file, or it is damaged.
     """
     path = Path(folder) / FILE
     if not path.is_file():
         raise Problem("there is no mask here", where=str(path), hint="this model was not pruned by the harness")
-    with safe_open(path, "pt") as file:
-        shapes = json.loads(file.metadata()["shapes"])
-        return {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+    try:
+        with safe_open(path, "pt") as file:
+            shapes = json.loads((file.metadata() or {})["shapes"])
+            return {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        hint = "copy the file again, or prune the model again"
+        raise Problem(f"this mask is damaged: {error}", where=str(path), hint=hint) from error
 
 
 _BITS = torch.arange(8, dtype=torch.uint8)

@@ -216,8 +216,9 @@ def _axis(
         for label in axes.get_xticklabels():
             label.set(ha="right", rotation_mode="anchor")
     axes.set_xlabel("sparsity (%)" if percent else comparison.axis.rpartition(".")[2])
-    room = 0.06 * (max(places.values()) - min(places.values())) or 1.0
-    axes.set_xlim(min(places.values()) - room, max(places.values()) + room)
+    if places:
+        room = 0.06 * (max(places.values()) - min(places.values())) or 1.0
+        axes.set_xlim(min(places.values()) - room, max(places.values()) + room)
     axes.margins(y=0.1)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness import rooms
 from harness.problems import Problem
 from harness.spec.axes import Axis, axes_of
 from harness.spec.cases import matched_cases
@@ -106,6 +107,7 @@ def _wrong_together(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]
             yield Problem(f"{name} {does} a pruned model, and there is no prune", where=entry.where(name), hint=hint)
         elif (settings[name] or {}).get("ramp"):
             yield from _wrong_ramp(entry, name, settings)
+        yield from _wrong_adapter(entry, name, settings)
     section = _last(settings, *TRAINS, "prune") or "prune"
     if entry.chain and section == "prune":
         what = "a chain starts each cell from trained weights, and there is no tune"
@@ -127,6 +129,19 @@ def _wrong_ramp(entry: Entry, name: str, settings: dict[str, Any]) -> Iterator[P
     if name == "tune" and settings["pretrain"] is not None:
         what = "tune would prune the dense model anew, and what pretrain made is lost"
         yield Problem(what, where=where, hint="set the ramp of pretrain, or pretrain: null")
+
+
+def _wrong_adapter(entry: Entry, name: str, settings: dict[str, Any]) -> Iterator[Problem]:
+    """Yields what would read a model with an adapter beside it, which can only be evaluated."""
+    method = rooms.parse((settings[name] or {}).get("method", "masked")).name
+    if rooms.ROOMS["method"].method(method).constants.get("MERGES") is not False:
+        return
+    after = _last(settings, *(("tune",) if name == "pretrain" else ()), "quantize", "measure")
+    chained = entry.chain and (name == "pretrain" or settings["pretrain"] is None)
+    if reader := after or (chained and "chain"):
+        what = f"what {method} trains stays beside the sparse model, and {reader} cannot read it"
+        hint = "a method whose result merges: lors, sparse_peft, masked"
+        yield Problem(what, where=entry.where(f"{name}.method"), hint=hint)
 
 
 def _wrong_tiny_start(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]:

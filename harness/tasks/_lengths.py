@@ -13,6 +13,12 @@ CONTEXTS = ("max_position_embeddings", "max_seq_len", "n_positions")
 """The keys of a decoder-only model's configuration that hold how many tokens it reads."""
 
 
+def positions(config: Any) -> float:
+    """Returns how many tokens a model's decoder reads; infinity where its configuration names no number."""
+    names = ("max_target_positions",) if config.is_encoder_decoder else CONTEXTS
+    return next((getattr(config, name) for name in names if hasattr(config, name)), math.inf)
+
+
 def fitting(features: Sequence[Any], model: Any) -> Sequence[Any]:
     """Returns features of which each is checked, when it is read, to fit the model.
 
@@ -23,9 +29,7 @@ def fitting(features: Sequence[Any], model: Any) -> Sequence[Any]:
         features: From a task's `examples`; `classes`, where one has it, is how many classes its label is of.
         model: The model they are for; where its configuration names no number of positions, no length is checked.
     """
-    whole = not model.config.is_encoder_decoder
-    names = CONTEXTS if whole else ("max_target_positions",)
-    most = next((getattr(model.config, name) for name in names if hasattr(model.config, name)), math.inf)
+    whole, most = not model.config.is_encoder_decoder, positions(model.config)
 
     def checked(index: int) -> Any:
         feature = features[index]

@@ -128,3 +128,15 @@ def test_forms_are_shown_in_mebibytes():
         [{"format": "slot", "precision": "int8", "bytes_on_disk": 2**20, "bytes_in_memory": 2**21, "load_seconds": 0.5}]
     )
     assert "| slot int8 | 1.0 | 2.0 | 0.50 |" in text
+
+
+def test_more_tokens_than_the_model_reads_are_refused(tiny_models):
+    model, _ = tiny_models.tiny("llama")
+    most = model.config.max_position_embeddings
+    with pytest.raises(Problem, match=f"{most + 1} tokens are asked for, and the model's decoder reads up to {most}"):
+        report(model, [DENSE], Setting(1, most - 3, 4, repeats=1))
+
+
+def test_more_threads_than_cores_are_refused():
+    with pytest.raises(Problem, match="100000 threads are asked for"), threads(100_000):
+        pass

@@ -79,6 +79,19 @@ def test_no_mask_is_a_problem(tmp_path):
         keep.load(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+def test_a_damaged_mask_is_a_problem(tmp_path, keeps, damage):
+    keep.save(tmp_path, keeps)
+    path = tmp_path / keep.FILE
+    if damage == "other":
+        save_file({"x": torch.zeros(3)}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:100] if damage == "cut" else b"")
+    with pytest.raises(Problem, match="this mask is damaged") as caught:
+        keep.load(tmp_path)
+    assert caught.value.where == str(path)
+
+
 @pytest.fixture
 def written(tmp_path, model, keeps):
     keep.apply(model, keeps)

@@ -123,6 +123,12 @@ def test_with_nothing_run_there_is_still_a_figure(make):
     assert levels(axes) == {25.9: ":"}
 
 
+def test_the_dense_model_alone_is_a_figure(make, samples):
+    kept = [line for line in samples.YAML.partition("grid:")[0].splitlines() if not line.startswith(("prune", "tune"))]
+    (axes,) = plots.draw(make(text="\n".join(kept)), BLEU).axes
+    assert list(levels(axes).values()) == ["-"]
+
+
 def test_many_arms_have_different_looks():
     arms = ["one_shot", *(f"arm{number}" for number in range(6))]
     looks = [plots._look(arm, arms, plots.LIGHT) for arm in arms]

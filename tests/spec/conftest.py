@@ -33,6 +33,7 @@ FILES = {
     "pruning/patterns/nm.py": 'PERIOD = "m"\ndef choose(scores, sparsity, *, n: int = 2, m: int = 4):\n    ...',
     "pruning/allocation/uniform.py": "def allocate(layers, sparsity):\n    ...",
     "pruning/ramps/one_shot.py": "def targets(sparsity):\n    ...",
+    "tuning/methods/lora.py": "MERGES = False\ndef prepare(model):\n    ...",
     "tuning/methods/masked.py": "def prepare(model):\n    ...",
     "tuning/losses/cross_entropy.py": "def loss(student):\n    ...",
     "tuning/losses/kl.py": "def loss(student, teacher, *, temperature: float = 1.0):\n    ...",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,16 @@ def test_a_model_that_does_not_fit_its_mask_is_refused_by_layer(tmp_path, parent
     keep.save(broken, keep.load(parents["t5"]["model"]))
     with pytest.raises(Problem, match=r"encoder\.block\.0.*pruned weights are not zero"):
         next(tune.run(Job(given.options, {"model": broken}, given.folder, given.scratch)))
+
+
+@pytest.mark.parametrize("text", ["{bad", "{}", "[]"])
+def test_a_damaged_report_of_the_pruning_is_a_problem(tmp_path, parents, text):
+    given = job(tmp_path / "job", parents)
+    source = tmp_path / "model"
+    shutil.copytree(given.parents["model"], source)
+    (source / "prune.json").write_text(text)
+    with pytest.raises(Problem, match=r"no overall\.asked"):
+        next(tune.run(Job(given.options, {**given.parents, "model": source}, given.folder, given.scratch)))
 
 
 def test_an_unpruned_model_is_refused(tmp_path, parents):
