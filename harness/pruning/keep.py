@@ -7,7 +7,7 @@ bit), and the shapes in its metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -65,6 +65,12 @@ def _verify(name: str, weight: Tensor, keep: Tensor) -> None:
     alive = int(((weight != 0) & ~keep.to(weight.device)).count_nonzero())
     if alive:
         raise Problem(f"{alive} of {int((~keep).sum())} pruned weights are not zero", where=name)
+
+
+def named_as(folder: Path, layers: Iterable[str]) -> bool:
+    """Says whether a model's files name these layers as it does; transformers saves some families by older names."""
+    stored = {name for path in weight_files(folder) for name in header(path)[0]}
+    return {f"{layer}.weight" for layer in layers} <= stored
 
 
 def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from harness import models
 from harness.problems import Problem
@@ -27,6 +30,18 @@ def verified(source: Path | Source, dtype: str = "float32") -> Any:
         hint = "it can be evaluated; train with a method whose result merges, such as lors, to go on with it"
         raise Problem("this model has an adapter beside it, which does not merge", where=str(folder), hint=hint)
     return _plain(source, folder, dtype)
+
+
+def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
+    """Verifies a written model's zeros: in its files, or loaded from them where they name layers otherwise (ViT).
+
+    Raises:
+        Problem: A pruned weight is not zero, or a layer is missing; it is named.
+    """
+    if keep.named_as(folder, keeps):
+        keep.verify_written(folder, keeps)
+    else:
+        keep.verify(models.load(folder), keeps)
 
 
 def complete(source: Path | Source) -> Any:

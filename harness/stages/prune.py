@@ -18,7 +18,7 @@ from harness import models, rooms
 from harness.device import device
 from harness.pruning import keep
 from harness.runs.job import Job, Progress
-from harness.stages._load import verified
+from harness.stages._load import verified, verify_written
 from harness.stages._pruner import pruner
 
 VERSION = 1
@@ -35,7 +35,7 @@ def run(job: Job) -> Iterator[Progress]:
         yield from pruned.turn(target, turn * blocks, len(targets) * blocks)
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, pruned.keeps)
-    keep.verify_written(job.folder, pruned.keeps)
+    verify_written(job.folder, pruned.keeps)
     text = json.dumps(pruned.report(**_revived(source, model)), indent=1)
     (job.folder / FILE).write_text(text + "\n", encoding="utf8")
 

@@ -27,7 +27,7 @@ from harness.quantization.smoothquant import smooth
 from harness.runs.decides import CALIBRATION, calibrates_quantisation
 from harness.runs.job import Job, Progress
 from harness.sources import Source
-from harness.stages._load import verified
+from harness.stages._load import verified, verify_written
 from harness.stages._pruner import calibration
 
 VERSION = 1
@@ -58,7 +58,7 @@ def run(job: Job) -> Iterator[Progress]:
     codes.verify(model, codes.load(job.folder))
     if keeps is not None:
         keep.save(job.folder, keeps)
-        keep.verify_written(job.folder, keeps)
+        verify_written(job.folder, keeps)
     report = {
         "method": {name: options[name] for name in METHOD},
         "calibration": {name: options[name] for name in CALIBRATION} if batches else None,

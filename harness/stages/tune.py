@@ -26,7 +26,7 @@ from harness.runs import files
 from harness.runs.job import Job, Progress
 from harness.sources import Source, snapshot
 from harness.stages import prune
-from harness.stages._load import ADAPTER, verified
+from harness.stages._load import ADAPTER, verified, verify_written
 from harness.stages._pruner import Pruner, pruner
 from harness.tuning import adapter, attach, session
 from harness.tuning.phases import Ramp
@@ -64,7 +64,7 @@ def run(job: Job) -> Iterator[Progress]:
         keeps = pruned.keeps
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, keeps)
-    keep.verify_written(job.folder, keeps)
+    verify_written(job.folder, keeps)
     if pruned:
         text = (job.scratch / prune.FILE).read_text(encoding="utf8") if ramp else _text(pruned)
         (job.folder / prune.FILE).write_text(text, encoding="utf8")

@@ -15,7 +15,7 @@ from harness.runs.job import Job
 from harness.sources import Source
 from harness.spec.sections import Prune
 from harness.stages import _pruner, evaluate, prune
-from harness.stages._load import verified
+from harness.stages._load import verified, verify_written
 
 TEXTS = ["translate English to German: one two three", "eins zwei drei", "What is 3 plus 4? 7"] * 3
 SETTINGS = {
@@ -303,3 +303,18 @@ def test_the_weights_come_out_in_the_dtype_asked_for(tmp_path, parents):
     list(prune.run(given))
     assert json.loads((given.folder / "config.json").read_text())["dtype"] == "bfloat16"
     keep.verify(models.load(given.folder), keep.load(given.folder))
+
+
+@pytest.mark.parametrize("family", ["llama", "vit"])
+def test_written_zeros_are_verified_however_the_files_name_the_layers(family, tmp_path):
+    model, processor = rooms.load("model", family).tiny(TEXTS, seed=0)
+    linears = [linear for block in models.blocks(model) for linear in block.linears]
+    keeps = {linear.name: torch.rand(linear.module.weight.shape) < 0.5 for linear in linears}
+    keep.apply(model, keeps)
+    models.save(model, processor, tmp_path)
+    verify_written(tmp_path, keeps)
+    with torch.no_grad():
+        linears[-1].module.weight.fill_(1)
+    models.save(model, processor, tmp_path)
+    with pytest.raises(Problem, match=f"{linears[-1].name}.*pruned weights are not zero"):
+        verify_written(tmp_path, keeps)
