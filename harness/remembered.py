@@ -18,7 +18,7 @@ from typing import Any
 def read(name: str) -> dict[str, Any]:
     """Returns what a file holds; nothing where there is none yet, or a damaged one."""
     try:
-        return dict(json.loads((_folder() / name).read_text(encoding="utf8")))
+        return dict(json.loads((folder() / name).read_text(encoding="utf8")))
     except (OSError, ValueError, TypeError):
         return {}
 
@@ -26,12 +26,13 @@ def read(name: str) -> dict[str, Any]:
 def write(name: str, content: Mapping[str, Any]) -> None:
     """Replaces what a file holds, if the folder can be written."""
     with contextlib.suppress(OSError):
-        folder = _folder()
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf8") as file:
+        place = folder()
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place, delete=False, encoding="utf8") as file:
             json.dump(content, file)
-        os.replace(file.name, folder / name)
+        os.replace(file.name, place / name)
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Returns the user's cache folder of the harness, which need not be there."""
     return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")

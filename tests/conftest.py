@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from harness import cli
 
 REFERENCE = Path(__file__).parent / "reference"
 
@@ -31,3 +34,21 @@ def slow():
 @pytest.fixture(scope="session")
 def tiny_models(slow):
     return slow("tiny_models")
+
+
+@pytest.fixture
+def harness(monkeypatch, capsys, tmp_path):
+    """Runs a command in this process, on the CPU, without hub or mirror; returns status, output and error output."""
+    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, out, err
+
+    return call

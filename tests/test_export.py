@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 import transformers
 
-from harness import cli, export, models
+from harness import export, models
 from harness.inference import onnx, roofline, swap
 from harness.inference.formats import pack, unpack
 from harness.inference.greedy import follow, generate
@@ -32,24 +31,6 @@ def made(tiny_models):
         return model, processor
 
     return {family: make(family) for family in FAMILIES}
-
-
-@pytest.fixture
-def harness(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process; returns its status, output and error output."""
-    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("family", FAMILIES)

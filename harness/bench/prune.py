@@ -272,8 +272,7 @@ def command(
             contenders[method].append(each)
     origins = Origins()
     source = origins.model(model)
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     folder = snapshot(source)
     if folder is None:
         raise Problem(f"the files of {model} are not here", hint=f"`hf download {model}` fetches them")

@@ -333,8 +333,7 @@ def _source(workload: str) -> tuple[str, Path | None]:
         return BLOCK, None
     origins = Origins()
     source = origins.model(workload)
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     folder = snapshot(source)
     if folder is None:
         raise Problem(f"the files of {workload} are not here", hint=f"`hf download {workload}` fetches them")

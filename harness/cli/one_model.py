@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -12,11 +14,37 @@ from harness.problems import Problem
 
 app = typer.Typer()
 
+Out = Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")]
+Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")]
+Length = Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")]
+Samples = Annotated[int | None, typer.Option(help="Calibration examples; 128.")]
+Seed = Annotated[int | None, typer.Option(help="Draws the examples; 0.")]
+BatchSize = Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")]
+Split = Annotated[str | None, typer.Option(help="The split that calibrates; train.")]
+Task = Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")]
+Calibration = Annotated[
+    str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
+]
+Model = Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")]
+Measured = Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")]
+
+
+@contextlib.contextmanager
+def _whole(out: Path, device: str | None = None) -> Iterator[None]:
+    """Lets work choose its device, and says of an interrupted one that nothing of it was written."""
+    if device:
+        os.environ["HARNESS_DEVICE"] = device
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Problem("interrupted: nothing was written", where=str(out)) from None
+
 
 @app.command()
 def prune(
-    model: Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    model: Model,
+    out: Out,
     criterion: Annotated[str | None, typer.Option(help="Which weights matter: wanda, magnitude ...")] = None,
     solver: Annotated[str | None, typer.Option(help="Mask and weights together: sparsegpt.")] = None,
     pattern: Annotated[str | None, typer.Option(help="unstructured by default; 2:4 keeps 2 of 4.")] = None,
@@ -25,24 +53,22 @@ def prune(
     refiner: Annotated[str | None, typer.Option(help="Swaps pruned weights for kept ones: dsnot.")] = None,
     ramp: Annotated[str | None, typer.Option(help="Over which sparsities it goes; one_shot.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layers that stay dense, by a glob of their names.")] = None,
-    calibration: Annotated[
-        str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
-    ] = None,
+    calibration: Calibration = None,
     task: Annotated[
         str | None, typer.Option(help="By the kind of the data; language_modelling:cut=crops draws as the papers do.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="The split that calibrates; train.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Calibration examples; 128.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
+    split: Split = None,
+    rows: Rows = None,
+    samples: Samples = None,
+    length: Length = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
     search_data: Annotated[str | None, typer.Option(help="What a searching allocation is judged on.")] = None,
     search_task: Annotated[str | None, typer.Option(help="How that becomes examples; by default by --task.")] = None,
     search_split: Annotated[str | None, typer.Option(help="The split of it; validation.")] = None,
     search_limit: Annotated[int | None, typer.Option(help="Only the first so many of its examples.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16, in DIR too; float32.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+    device: Device = None,
 ):
     """Prunes one model into a folder that transformers loads; settings as in an experiment's prune section."""
     from harness.oneoff import prune as work
@@ -53,18 +79,14 @@ def prune(
         "batch_size": batch_size, "search_data": search_data, "search_task": search_task,
         "search_split": search_split, "search_limit": search_limit, "dtype": dtype,
     }  # fmt: skip
-    if device:
-        os.environ["HARNESS_DEVICE"] = device
-    try:
+    with _whole(out, device):
         work.command(model, out, work.section(given, calibration, task, length))
-    except KeyboardInterrupt:
-        raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
 @app.command()
 def tune(
     model: Annotated[str, typer.Argument(help="A sparse model: a folder, a hub name (org/name@revision), a mirror's.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    out: Out,
     data: Annotated[str, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set.")],
     lr: Annotated[float, typer.Option(help="Peak learning rate.")],
     method: Annotated[str | None, typer.Option(help="What is trained: masked, lors:rank=16, lora ...; masked.")] = None,
@@ -74,10 +96,10 @@ def tune(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     epochs: Annotated[float | None, typer.Option(help="Or passes over the rows.")] = None,
     tokens: Annotated[int | None, typer.Option(help="Or tokens to train on.")] = None,
-    task: Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")] = None,
+    task: Task = None,
     split: Annotated[str | None, typer.Option(help="The split that is trained on; train.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
+    rows: Rows = None,
+    length: Length = None,
     batch_size: Annotated[int | None, typer.Option(help="Examples per optimiser step; 16.")] = None,
     accumulation: Annotated[int | None, typer.Option(help="Micro-batches of a step; 1.")] = None,
     warmup: Annotated[float | None, typer.Option(help="Steps of warm-up, or a fraction below 1; 0.")] = None,
@@ -86,7 +108,7 @@ def tune(
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; none.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; fp32.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the data's order and dropout; 0.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+    device: Device = None,
 ):
     """Fine-tunes one sparse model into a folder that transformers loads; settings as in an entry's tune section."""
     from harness.oneoff import tune as work
@@ -97,19 +119,15 @@ def tune(
         "weight_decay": weight_decay, "clip": clip, "precision": precision,
         "warmup": int(warmup) if warmup and warmup.is_integer() else warmup,
     }  # fmt: skip
-    if device:
-        os.environ["HARNESS_DEVICE"] = device
-    try:
+    with _whole(out, device):
         options = work.section(given, data, task, length)
         work.command(model, out, options, teacher, mask_from_zeros)
-    except KeyboardInterrupt:
-        raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
 @app.command()
 def quantize(
-    model: Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    model: Model,
+    out: Out,
     rounding: Annotated[str | None, typer.Option("--rounding", "--method", help="rtn or gptq; rtn.")] = None,
     bits: Annotated[int | None, typer.Option(help="Of a weight; 8.")] = None,
     group: Annotated[int | None, typer.Option(help="Inputs of a row that share a scale; the whole row.")] = None,
@@ -118,17 +136,15 @@ def quantize(
     smooth: Annotated[float | None, typer.Option(help="SmoothQuant's migration strength, 0.5; none.")] = None,
     embeddings: Annotated[bool | None, typer.Option(help="Also the embeddings, 8 bits; no.")] = None,
     skip: Annotated[list[str] | None, typer.Option(help="Layers left as they are, by a glob of their names.")] = None,
-    calibration: Annotated[
-        str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")] = None,
-    split: Annotated[str | None, typer.Option(help="The split that calibrates; train.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Only the first so many rows of the split.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Calibration examples; 128.")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Draws the examples; 0.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")] = None,
+    calibration: Calibration = None,
+    task: Task = None,
+    split: Split = None,
+    rows: Rows = None,
+    samples: Samples = None,
+    length: Length = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    device: Device = None,
 ):
     """Quantises one model, its zeros kept, into a folder that transformers loads; settings as in a quantize section."""
     from harness.oneoff import quantize as work
@@ -138,18 +154,14 @@ def quantize(
         "smooth": smooth, "embeddings": embeddings, "skip": skip, "split": split, "rows": rows, "samples": samples,
         "seed": seed, "batch_size": batch_size,
     }  # fmt: skip
-    if device:
-        os.environ["HARNESS_DEVICE"] = device
-    try:
+    with _whole(out, device):
         work.command(model, out, work.section(given, calibration, task, length))
-    except KeyboardInterrupt:
-        raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
 @app.command()
 def measure(
-    model: Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    model: Measured,
+    out: Out,
     engine: Annotated[list[str], typer.Option(help="packed:precision=int8, torch_int8 ...: `harness list engine`.")],
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Rows at once, 1; or several.")] = None,
     prompt: Annotated[list[int] | None, typer.Option(min=1, help="Tokens read first, 128; or several.")] = None,
@@ -170,26 +182,22 @@ def measure(
 
     setting = Setting(tokens=tokens, repeats=repeats, threads=threads)
     sweep = command.Sweep(engine, setting, _once(batch) or (1,), _once(prompt) or (128,), _once(sparsity), against)
-    try:
+    with _whole(out):
         command.command(model, out, sweep)
-    except KeyboardInterrupt:
-        raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")],
-    out: Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")],
+    model: Measured,
+    out: Out,
     format: Annotated[str, typer.Option(help="hf-dense, onnx, or packed: auto, bitmask, slot, index, 2:4.")],
     precision: Annotated[str, typer.Option(help="Of packed values: fp32, bf16, fp16, int8.")] = "fp32",
 ):
     """Writes a model packed without its zeros, as plain transformers loads it, or as an ONNX graph."""
     from harness import export as forms
 
-    try:
+    with _whole(out):
         forms.command(model, out, format, precision)
-    except KeyboardInterrupt:
-        raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
 def _once(values: list | None) -> tuple:

@@ -92,8 +92,7 @@ def found(model: str) -> Source:
         return model_source(model)
     origins = Origins()
     source = origins.model(model)
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     return source
 
 

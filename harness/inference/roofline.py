@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from harness.inference.greedy import Decoder
 
+UNITS = {"K": 1 << 10, "M": 1 << 20}
 LARGEST_READ = 2**30
 """Bytes of the measured read, at most; below, four times the last cache."""
 
@@ -38,7 +39,7 @@ def bandwidth(repeats: int = 7) -> float:
 def cache_bytes() -> int:
     """Returns the size of the last cache, 0 where the system does not say."""
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return max((int(size.removesuffix("K")) * 1024 for size in sizes if size.endswith("K")), default=0)
+    return max((int(size.rstrip("KM")) * UNITS.get(size[-1], 1) for size in sizes), default=0)
 
 
 def stored(module: nn.Module) -> int:

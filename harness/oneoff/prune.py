@@ -85,8 +85,7 @@ def sources(model: str, options: Mapping[str, Any]) -> Source:
         origins.fits({"model": model, "prepare": None, "prune": options, "tune": None, "evaluate": {}})
     if judged:
         origins.search(options)
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     folder = snapshot(source)
     config = fits.config_at(folder) if folder and (folder / "config.json").is_file() else {}
     if wrong := fits.wrong_width(config, options["pattern"]):

@@ -81,8 +81,7 @@ def sources(model: str, options: Mapping[str, Any]) -> Source:
     if calibrates_quantisation(options):
         origins.data(options)
         origins.fits({"model": model, "prune": None, "quantize": options, "evaluate": {}})
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     return source
 
 

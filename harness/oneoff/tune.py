@@ -95,8 +95,7 @@ def sources(model: str, options: Mapping[str, Any], teacher: str | None, zeros: 
     found = {role: origins.model(name) for role, name in named.items()}
     origins.data(options)
     origins.fits({"model": model, "prune": None, "tune": options, "evaluate": {}})
-    if origins.missing:
-        raise next(iter(origins.missing.values()))
+    origins.check()
     folder = snapshot(found["model"])
     if not zeros and not (folder and (folder / MASK).is_file()):
         hint = "--mask-from-zeros takes its exact zeros"

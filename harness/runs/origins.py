@@ -27,6 +27,11 @@ class Origins:
         """Returns where a model comes from: `org/name`, `org/name@revision` or a folder; None if it cannot be used."""
         return self._once(("model", name), lambda: _usable(name))
 
+    def check(self) -> None:
+        """Raises the first of what is absent, for who needs all that was looked up."""
+        if self.missing:
+            raise next(iter(self.missing.values()))
+
     def fits(self, settings: Mapping[str, Any]) -> bool:
         """Says whether a cell's model can do what the cell asks of it, as far as its config is here to tell."""
         name = settings["model"]

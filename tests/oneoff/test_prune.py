@@ -23,7 +23,7 @@ from harness.runs.job import Progress
 from harness.spec.sections import Prune
 from harness.stages import prune as stage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MAGNITUDE = ("--criterion", "magnitude", "--sparsity", "0.5")
 WANDA = ("--criterion", "wanda", "--sparsity", "0.5", "--samples", "8", "--calibration", "{ids}")
 TEXTS = ["Once upon a time there was a cat. It sat on a mat and slept."] * 3
@@ -45,24 +45,6 @@ def ids(tmp_path):
     rows = torch.randint(4, 60, (8, 24), generator=draw).tolist()
     path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture
-def harness(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process; returns its status, output and error output."""
-    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 def hidden(folder):

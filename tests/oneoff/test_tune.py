@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 import transformers
 
-from harness import cli, models, rooms
+from harness import models, rooms
 from harness.pruning import keep
 
 TEXTS = ["Once upon a time there was a cat. It sat on a mat and slept."] * 3
@@ -37,24 +36,6 @@ def ids(tmp_path):
     path = tmp_path / "ids.jsonl"
     path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture
-def harness(monkeypatch, capsys, tmp_path):
-    """Runs a command in this process; returns its status, output and error output."""
-    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
-    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.delenv("HARNESS_MIRROR", raising=False)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["harness", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stopped:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stopped.value.code or 0, out, err
-
-    return call
 
 
 def test_the_folder_is_a_plain_model_whose_zeros_stayed(harness, folders, ids, tmp_path):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch  # noqa: F401  its OpenMP runtime has to be there first
 
+from harness import remembered
 from harness.inference.kernels import isa
 from harness.problems import Problem
 
@@ -82,7 +83,7 @@ def _library(name: str, build: str) -> ctypes.CDLL:
     if compiler is None:
         raise Problem(str(reason()), hint="install one, for example with `apt install g++`")
     flags = (*FLAGS, *(f"-m{feature}" for feature in isa.FEATURES[build]))
-    path = _folder() / f"{name}-{build}-{_key(compiler, flags)}.so"
+    path = remembered.folder() / "kernels" / f"{name}-{build}-{_key(compiler, flags)}.so"
     if not path.exists():
         _compile([compiler, *flags, str(SOURCES / f"{name}.cpp")], path)
     loaded = ctypes.CDLL(str(path))
@@ -123,7 +124,3 @@ def _compile(command: list[str], path: Path) -> None:
             said = "\n  ".join(done.stderr.splitlines()[:12])
             raise Problem(f"{command[0]} cannot compile {Path(command[-1]).name}", hint=said)
         os.replace(made, path)
-
-
-def _folder() -> Path:
-    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness") / "kernels"
