@@ -92,10 +92,10 @@ def _section(name: str, values: Mapping[str, Any], meanings: Mapping[str, str]) 
 
 def plan(planned: Plan, team: Processes = ALONE) -> None:
     """Prints what a run would compute and what is there already; of several processes, what each of them needs."""
-    from harness.runs import estimate
+    from harness.runs import estimates
 
     lacking = [stage for stage, state in planned.states.items() if state != "cached"]
-    takes = {stage: estimate.of_stage(stage, team) for stage in lacking}
+    takes = {stage: estimates.of_stage(stage, team) for stage in lacking}
     rows = [("stage", "state", "cells", "it takes, on this machine" if any(takes.values()) else "")]
     for stage, state in planned.states.items():
         rows.append((stage.folder, state, str(len(planned.needing(stage))), str(takes.get(stage) or "")))

@@ -55,14 +55,14 @@ def command(model: str, out: Path, options: Mapping[str, Any]) -> None:
         Problem: Something is wrong; nothing has been written then.
     """
     from harness import show
-    from harness.runs import estimate
+    from harness.runs.estimates import pruning
 
     folder = oneoff.check_folder(out)
     source = sources(model, options)
     from harness.device import device
 
     device()
-    show.console.print(f"{source.name}: {estimate.pruning(options, source)}", highlight=False)
+    show.console.print(f"{source.name}: {pruning.estimate(options, source)}", highlight=False)
     report = prune(source, folder, options, show.console)
     show.pruned(report, folder, fits.config_at(folder))
 

@@ -1,7 +1,5 @@
 """What a pruning will take, about: seconds and peak memory, from shapes alone; no torch, no weights.
 
-A fine-tuning is estimated in `training.py`.
-
     seconds = operations of forward passes, Gram matrices, factorisations, compensation / speed of a matrix product
             + comparisons of the weights / speed of sorting + start, reading, writing
     memory  = the process + the larger of: weights and masks twice over (written, then read back and verified); weights,
@@ -14,66 +12,30 @@ right to about a factor of two on a quiet machine; the speed is that of the proc
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness import rooms
 from harness.problems import Problem
 from harness.runs import shapes
 from harness.runs.decides import WITHOUT_DATA
-from harness.runs.processes import ALONE, TRAINS, Processes
+from harness.runs.estimates.figures import DISK, PROCESS, START, TOKENS, Estimate, on_gpu
 from harness.runs.speed import Speed, speed
 from harness.sources import Source, snapshot
 
-if TYPE_CHECKING:
-    from harness.runs.keys import Stage
-
-PROCESS, START = 0.47e9, 7.0
-"""Bytes and seconds of Python with torch and transformers, before any model."""
-DISK = 4e8
-"""Bytes a second, read or written and checked."""
 FORWARD, GRAM, FACTOR, COMPENSATE, SPECTRUM = 0.55, 0.5, 0.25, 0.25, 0.05
 """The share of a matrix product's speed that each work reaches."""
 COLUMN = 4e-5
 """Seconds of a solver's bookkeeping for each column."""
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-TOKENS = {"translation": 64, "reasoning": 256, "speech": 64}
-"""Tokens of an example where no option says how many; a guess."""
 FIRST_ORDER, SPECTRAL, STATISTICS = (
     {"gradient", "gradient_norm"},
     {"alphapruning"},
     {"gram", "norm", "total", "variance"},
 )
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """About how many seconds and bytes a stage takes; None where that is unknown, and why.
-
-    Attributes:
-        seconds: Of the whole stage.
-        memory: Peak bytes of the process, or of the GPU.
-        least: Whether more is to come that cannot be foreseen: the trials of a search.
-        unknown: Why a figure is missing.
-    """
-
-    seconds: float | None = None
-    memory: float | None = None
-    least: bool = False
-    unknown: str = ""
-
-    def __str__(self) -> str:
-        from harness.tracking.progress import clock
-
-        if self.memory is None:
-            return f"unknown: {self.unknown}"
-        time = f"time unknown: {self.unknown}" if self.seconds is None else clock(self.seconds)
-        size = f"{self.memory / 2**30:.1f} GiB"
-        return f"{'at least' if self.least else 'about'} {time}, {size}"
 
 
 @dataclass(frozen=True)
@@ -94,27 +56,7 @@ class Sums:
     blocks: int
 
 
-def of_stage(stage: Stage, processes: Processes = ALONE) -> Estimate | None:
-    """Estimates a stage; None for one that starts from a model that is made here, or that is no work of this kind.
-
-    Args:
-        stage: Pruning or training.
-        processes: In how many processes training stages are computed.
-    """
-    from harness.runs import training
-
-    if stage.name not in ("prune", *TRAINS):
-        return None
-    parent: Any = stage
-    while parent.parents:
-        parent = parent.parents["model"]
-    if "model" not in parent.sources:
-        return None
-    options, source = {**stage.handling, **stage.options}, parent.sources["model"]
-    return pruning(options, source) if stage.name == "prune" else training.estimate(options, source, processes)
-
-
-def pruning(options: Mapping[str, Any], source: Source) -> Estimate:
+def estimate(options: Mapping[str, Any], source: Source) -> Estimate:
     """Estimates a pruning.
 
     Args:
@@ -253,9 +195,3 @@ def _sums(folder: Path, skip: Sequence[str]) -> Sums:
         hidden=int(model.config.get("hidden_size") or model.config.get("d_model") or narrow),
         blocks=len(blocks),
     )
-
-
-def on_gpu() -> bool:
-    """Says whether models will run on a GPU, as `harness.device` will choose; without asking torch."""
-    name = os.environ.get("HARNESS_DEVICE")
-    return not name.startswith("cpu") if name else Path("/proc/driver/nvidia/version").exists()

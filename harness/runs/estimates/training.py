@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness import rooms
 from harness.problems import Problem
 from harness.runs import shapes
-from harness.runs.estimate import DISK, PROCESS, START, TOKENS, Estimate, on_gpu
+from harness.runs.estimates.figures import DISK, PROCESS, START, TOKENS, Estimate, on_gpu
 from harness.runs.processes import ALONE, Processes
 from harness.runs.speed import speed
 from harness.sources import Source, snapshot

@@ -12,7 +12,8 @@ import pytest
 
 from harness import models, rooms
 from harness.problems import Problem
-from harness.runs import estimate, shapes, speed
+from harness.runs import estimates, shapes, speed
+from harness.runs.estimates import figures, pruning
 from harness.runs.keys import Stage
 from harness.sources import Source
 from harness.spec.sections import Prune
@@ -34,7 +35,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def machine(monkeypatch):
     """A processor of known speed, and no GPU."""
-    monkeypatch.setattr(estimate, "speed", lambda: FAST)
+    monkeypatch.setattr(pruning, "speed", lambda: FAST)
     monkeypatch.setenv("HARNESS_DEVICE", "cpu")
 
 
@@ -48,7 +49,7 @@ def source(folder):
 
 
 def take(folder, **section):
-    return estimate.pruning(options(**section), source(folder))
+    return pruning.estimate(options(**section), source(folder))
 
 
 @pytest.mark.parametrize("family", ["llama", "mpt", "t5", "whisper"])
@@ -111,7 +112,7 @@ def test_what_costs_more_is_estimated_longer(folders):
     assert seconds(criterion="gradient") > wanda
     assert seconds(criterion="wanda", allocation="owl") > wanda
     assert seconds(criterion="magnitude", allocation="alphapruning") > magnitude
-    assert seconds(criterion="wanda", ramp="cubic") > 2 * wanda - estimate.START - 1
+    assert seconds(criterion="wanda", ramp="cubic") > 2 * wanda - figures.START - 1
     assert seconds(criterion="wanda", skip=["*.0.*", "*.1.*"]) < wanda
 
 
@@ -127,7 +128,7 @@ def test_passes_grow_with_the_samples_and_attention_with_the_square_of_the_lengt
 
 def test_memory_is_of_weights_states_and_statistics(folders):
     base = take(folders["llama"], criterion="wanda", samples=1)
-    assert base.memory > estimate.PROCESS
+    assert base.memory > figures.PROCESS
     states = take(folders["llama"], criterion="wanda", samples=100_001).memory
     more = take(folders["llama"], criterion="wanda", samples=200_001).memory
     assert more - states == 100_000 * 128 * 128 * 4  # samples * length * width * float32
@@ -144,7 +145,7 @@ def test_rows_of_ids_say_how_long_they_are(folders, tmp_path):
 
 def test_a_method_that_looks_at_no_data_costs_nothing_for_samples(folders):
     one, many = (take(folders["llama"], criterion="magnitude", samples=n) for n in (1, 10**6))
-    assert one == many and one.seconds < estimate.START + 1
+    assert one == many and one.seconds < figures.START + 1
 
 
 def test_a_search_is_at_least_and_a_gpu_is_unknown(folders, monkeypatch):
@@ -157,7 +158,7 @@ def test_a_search_is_at_least_and_a_gpu_is_unknown(folders, monkeypatch):
 
 def test_a_model_that_is_not_here_is_unknown():
     hub = Source("hub", "org/absent", "0" * 40)
-    assert str(estimate.pruning(options(criterion="wanda"), hub)) == (
+    assert str(pruning.estimate(options(criterion="wanda"), hub)) == (
         "unknown: the model is on the hub, and its shapes are not here"
     )
 
@@ -167,12 +168,12 @@ def test_a_stage_is_estimated_by_the_model_its_weights_began_as(folders):
     direct = Stage("prune", resolved, sources={"model": source(folders["llama"])})
     prepared = Stage("prepare", {}, sources={"model": source(folders["llama"])})
     chained = Stage("prune", resolved, {"model": Stage("tune", {}, {"model": Stage("prune", {}, {"model": prepared})})})
-    expected = estimate.pruning(resolved, source(folders["llama"]))
-    assert estimate.of_stage(direct) == estimate.of_stage(chained) == expected
-    assert estimate.of_stage(Stage("prune", resolved, {"model": Stage("prepare", {"model": "tiny/llama"})})) is None
+    expected = pruning.estimate(resolved, source(folders["llama"]))
+    assert estimates.of_stage(direct) == estimates.of_stage(chained) == expected
+    assert estimates.of_stage(Stage("prune", resolved, {"model": Stage("prepare", {"model": "tiny/llama"})})) is None
     idle = {key: resolved[key] for key in ("samples", "data", "task", "batch_size")}
     rest = {key: value for key, value in resolved.items() if key not in idle}
-    assert estimate.of_stage(replace(direct, options=rest, handling=idle)) == expected
+    assert estimates.of_stage(replace(direct, options=rest, handling=idle)) == expected
 
 
 def test_the_speed_is_measured_once(tmp_path, monkeypatch):
@@ -199,11 +200,12 @@ def test_the_measured_speed_is_a_machines():
 
 def test_estimating_imports_no_torch_and_numpy_only_to_measure(folders, tmp_path):
     code = (
-        "import sys\nfrom pathlib import Path\nfrom harness.runs import estimate\nfrom harness.sources import Source\n"
+        "import sys\nfrom pathlib import Path\nfrom harness.runs.estimates import pruning\n"
+        "from harness.sources import Source\n"
         "from harness.spec.sections import Prune\n"
         "section = Prune.model_validate({'data': 'prose', 'task': 'language_modelling', 'solver': 'sparsegpt',"
         " 'sparsity': 0.5}).model_dump(mode='json')\n"
-        "print(estimate.pruning(section, Source('folder', 'it', '', Path(sys.argv[1]))))\n"
+        "print(pruning.estimate(section, Source('folder', 'it', '', Path(sys.argv[1]))))\n"
         "heavy = {'torch', 'transformers', 'datasets', 'safetensors', 'numpy'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

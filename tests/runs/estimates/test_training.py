@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from harness.runs import shapes, speed, training
+from harness.runs import shapes, speed
+from harness.runs.estimates import training
 from harness.runs.processes import Processes
 from harness.sources import Source
 from harness.spec.sections import Prepare, Tune
