@@ -3,7 +3,8 @@
     bitmask, b bytes a value: bytes a weight = b (1 - sparsity) + 1/8
 
 A decode step multiplies each weight once and is bound by reading them, so fewer bytes are fewer seconds. Linears that
-read one input are packed as one matrix (q, k, v; gate and up), because a step's layers are small.
+read one input are packed as one matrix (q, k, v; gate and up), because a step's layers are small; and a whole step is
+one call of compiled code where `harness/inference/native` knows the model's decoder (its `counts` says how many were).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ def prepare(
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
     head: Literal["keep", "int8"] = "keep",
     join: bool = True,
+    native: bool = True,
 ) -> nn.Module:
     """Packed weights, expanded as they are read: our own kernels.
 
@@ -34,6 +36,7 @@ def prepare(
         precision: The type of the packed values; int8 has a scale for every row.
         head: Whether the output layer, which is dense, stays as it is or becomes int8.
         join: Whether linears that read the same input become one matrix.
+        native: Whether a decode step is one call of compiled code, where the model's family has a program for it.
 
     Returns:
         The model.
@@ -41,6 +44,7 @@ def prepare(
     from harness.inference.choice import choose
     from harness.inference.formats import pack
     from harness.inference.kernels.linear import PackedLinear
+    from harness.inference.native import install
 
     def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
         own = choose(weight, precision) if format == "auto" else format
@@ -53,6 +57,8 @@ def prepare(
     swap.swap(model, swap.groups(model, names) if join else [(name,) for name in names], packed)
     if output:
         swap.swap(model, [(output,)], lambda weight, bias: PackedLinear(pack(weight, "dense", "int8"), bias))
+    if native:
+        install(model)
     return model
 
 

@@ -14,5 +14,6 @@ What others call:
 Up to 32 rows of activations (96 with int8 weights) are multiplied by a decode kernel, which reads the packed weights
 once for every 16; more are multiplied by the dense library, a block of weights at a time that is expanded into a
 buffer of the cache's size. The number of threads is torch's at the call. Without a compiler the weights are expanded
-with torch and multiplied dense, and a warning says so once.
+with torch and multiplied dense, and a warning says so once. `source/step.cpp` is no product but a whole decode step
+(`harness.inference.native`).
 """

@@ -55,9 +55,10 @@ INTERFACE = {
         "multiply": ([ctypes.POINTER(Call)], None),
         "expand": ([ctypes.POINTER(Call), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p], None),
     },
+    "step": {"step": ([ctypes.c_void_p], None)},
     "stream": {"stream": ([ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32], ctypes.c_uint64)},
 }
-"""The functions of a library, what they take and what they return."""
+"""The functions of a library, what they take and what they return; those of a format are alike."""
 
 
 def reason() -> str | None:
@@ -69,7 +70,8 @@ def library(name: str) -> ctypes.CDLL:
     """Returns the kernels of a source file for the best build, compiled if they are not yet.
 
     Args:
-        name: A source without its ending: dense, bitmask, index, slot, and stream, which only reads.
+        name: A source without its ending: dense, bitmask, index, slot; step, a step of a whole stack; and stream, which
+            only reads.
 
     Raises:
         Problem: There is no compiler, it fails, or the cache folder cannot be written.
@@ -87,7 +89,7 @@ def _library(name: str, build: str) -> ctypes.CDLL:
     if not path.exists():
         _compile([compiler, *flags, str(SOURCES / f"{name}.cpp")], path)
     loaded = ctypes.CDLL(str(path))
-    for function, (arguments, result) in INTERFACE["stream" if name == "stream" else "format"].items():
+    for function, (arguments, result) in INTERFACE.get(name, INTERFACE["format"]).items():
         getattr(loaded, function).argtypes, getattr(loaded, function).restype = arguments, result
     return loaded
 

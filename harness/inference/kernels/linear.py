@@ -16,7 +16,9 @@ from __future__ import annotations
 import ctypes
 import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ from torch.nn import functional as F
 from harness import rooms
 from harness.inference import formats
 from harness.inference.formats import Packed, nm
-from harness.inference.kernels import build
+from harness.inference.kernels import build, isa
 from harness.inference.values import PRECISIONS, group_size
 from harness.problems import Problem
 
@@ -67,13 +69,20 @@ class PackedLinear(nn.Module):
     Args:
         packed: The weights [out, in].
         bias: [out].
+
+    Attributes:
+        moves: How often any such layer's tensors were found elsewhere than before; as long as it is the same, what was
+            prepared with the addresses of some is right.
     """
+
+    moves = 0
 
     def __init__(self, packed: Packed, bias: Tensor | None = None):
         super().__init__()
         formats.check(packed)
         self.format, self.precision, self.shape = packed.format, packed.precision, packed.shape
         self.names = tuple(packed.tensors)
+        self._ready: Ready | None = None
         for name, tensor in packed.tensors.items():
             self.register_buffer(name, tensor)
         self.register_buffer("bias", None if bias is None else bias.detach().float().contiguous())
@@ -103,9 +112,38 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns x W^T + bias, [..., out], of x's type; x [..., in]."""
+        compiling = torch.compiler.is_compiling()
+        if not compiling and not build.reason():
+            return _product(self.ready(), x)
         tensors = [self._buffers[name] for name in self.names]
-        multiply = packed_linear if torch.compiler.is_compiling() else _multiply
+        multiply = packed_linear if compiling else _multiply
         return multiply(x, tensors, self._buffers["bias"], self.format, self.precision, *self.shape)
+
+    def ready(self) -> Ready:
+        """Returns what the kernels are called with, made anew where a tensor or the build is another one than before.
+
+        Raises:
+            Problem: The weights are not on the CPU, or there is no compiler.
+        """
+        tensors = [self._buffers[name] for name in self.names]
+        bias = self._buffers["bias"]
+        ready = self._ready
+        if ready is None or ready.build != isa.best() or ready.places != _places(tensors, bias):
+            ready = make_ready(tensors, bias, self.format, self.precision, *self.shape)
+            self._moved(ready)
+        return ready
+
+    def _moved(self, ready: Ready | None = None) -> None:
+        self.__dict__["_ready"] = ready
+        PackedLinear.moves += 1
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in self._buffers:
+            self._moved()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ready": None}  # addresses are of this process and these tensors
 
     def extra_repr(self) -> str:
         """Returns what is shown of the layer."""
@@ -114,6 +152,7 @@ class PackedLinear(nn.Module):
     def _apply(self, fn, recurse: bool = True):
         before = self.packed.tensors
         super()._apply(fn, recurse)
+        self._moved()
         for name, tensor in before.items():
             if getattr(self, name).dtype != tensor.dtype:
                 raise Problem("packed weights cannot be cast", where=name, hint="cast the model first, then pack it")
@@ -136,27 +175,87 @@ def _(x, tensors, bias, format, precision, rows, columns):
 def _multiply(
     x: Tensor, tensors: Sequence[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
 ) -> Tensor:
-    _check(x, bias, rows, columns)
     if build.reason():
+        _check(x, columns)
         return _unpacked(x, tensors, bias, format, precision, rows, columns)
-    flat = x.reshape(-1, columns)
-    library, call, keep = _call(tensors, format, precision, rows, columns)
-    if flat.shape[0] <= DECODE[precision]:
-        y = _decode(library, call, flat, bias)
-    else:
-        y = _expanded(library, call, flat, bias)
-    del keep
-    return y.to(x.dtype).view(*x.shape[:-1], rows)
+    return _product(make_ready(tensors, bias, format, precision, rows, columns), x)
 
 
-def _check(x: Tensor, bias: Tensor | None, rows: int, columns: int) -> None:
+def _product(ready: Ready, x: Tensor) -> Tensor:
+    _check(x, ready.columns)
+    flat = x.reshape(-1, ready.columns)
+    y = (_decode if flat.shape[0] <= DECODE[ready.precision] else _expanded)(ready, flat)
+    return y.to(x.dtype).view(*x.shape[:-1], ready.rows)
+
+
+def _check(x: Tensor, columns: int) -> None:
     if x.ndim == 0 or x.shape[-1] != columns or x.dtype not in ACTIVATIONS or x.device.type != "cpu":
         found = f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)} on {x.device.type}"
         raise Problem(f"activations are float32, bfloat16 or float16 [..., {columns}] on the CPU, not {found}")
-    if bias is not None and bias.shape != (rows,):
-        raise Problem(f"a bias of {list(bias.shape)} for {rows} rows")
     if torch.is_grad_enabled() and x.requires_grad:
         raise Problem("packed weights have no gradient", hint="they are for inference: use torch.inference_mode()")
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What the kernels are called with for a matrix, but for the activations.
+
+    Attributes:
+        library: The format's kernels, of the build `build`.
+        call: To be copied: others may be under way in other threads.
+        precision, rows, columns: Of the matrix.
+        bias: float32 [rows].
+        places: The addresses of its tensors and of the bias.
+        held: What the addresses in `call` are of.
+    """
+
+    library: ctypes.CDLL
+    build: str
+    call: build.Call
+    precision: str
+    rows: int
+    columns: int
+    bias: Tensor | None
+    places: list[int]
+    held: tuple[object, ...]
+
+
+def make_ready(
+    tensors: Sequence[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
+) -> Ready:
+    """Writes down what the kernels are called with for a packed matrix [rows, columns].
+
+    Raises:
+        Problem: Its tensors are not whole and on the CPU; a bias of another size; there is no compiler.
+    """
+    if not all(each.is_cpu and each.is_contiguous() for each in tensors):
+        raise Problem("packed weights are multiplied where they were packed: whole tensors on the CPU")
+    if bias is not None and bias.shape != (rows,):
+        raise Problem(f"a bias of {list(bias.shape)} for {rows} rows")
+    source, slots, names = _plan(format, precision)
+    named = dict(zip(names, tensors, strict=True))
+    groups = named["scales"].shape[1] if "scales" in named else 1
+    own = None if bias is None else bias.detach().float().contiguous()
+    pointers = (ctypes.c_void_p * len(tensors))(*(each.data_ptr() for each in tensors))
+    call = build.Call(
+        tensors=ctypes.addressof(pointers),
+        bias=None if own is None else own.data_ptr(),
+        scales=named["scales"].data_ptr() if "scales" in named else None,
+        sums=named["sums"].data_ptr() if "sums" in named else None,
+        out=rows,
+        inputs=columns,
+        group=group_size(columns, groups),
+        precision=_NUMBERS[precision],
+        threads=1 + sum(each.nbytes for each in tensors) // SHARE,
+        slots=slots,
+    )
+    held = (pointers, *(each.detach() for each in tensors))
+    library = build.library(source)
+    return Ready(library, isa.best(), call, precision, rows, columns, own, _places(tensors, bias), held)
+
+
+def _places(tensors: Sequence[Tensor], bias: Tensor | None) -> list[int]:
+    return [each.data_ptr() for each in tensors] + ([] if bias is None else [bias.data_ptr()])
 
 
 @functools.cache
@@ -169,72 +268,35 @@ def _plan(format: str, precision: str) -> tuple[str, int, tuple[str, ...]]:
     return choice.name, choice.options.get("slots", 0), names
 
 
-def _call(
-    tensors: Sequence[Tensor], format: str, precision: str, rows: int, columns: int
-) -> tuple[ctypes.CDLL, build.Call, object]:
-    """Returns the library and the call, but for the activations, and what has to live as long as the call."""
-    places, size = [], 0
-    for each in tensors:
-        if not (each.is_cpu and each.is_contiguous()):
-            raise Problem("packed weights are multiplied where they were packed: whole tensors on the CPU")
-        places.append(each.data_ptr())
-        size += each.nbytes
-    source, slots, names = _plan(format, precision)
-    groups = tensors[names.index("scales")].shape[1] if "scales" in names else 1
-    written, pointers = _written(tuple(places), names, rows, columns, groups, precision, slots)
-    call = build.Call.from_buffer_copy(written)  # a call of its own: others may be under way in other threads
-    call.threads = min(torch.get_num_threads(), 1 + size // SHARE)
-    return build.library(source), call, pointers
+def _call(ready: Ready) -> build.Call:
+    """Returns a call of one's own, with as many threads as torch has and the weights are worth."""
+    call = build.Call.from_buffer_copy(ready.call)
+    call.threads = min(torch.get_num_threads(), call.threads)
+    return call
 
 
-@functools.lru_cache(maxsize=4096)
-def _written(
-    places: tuple[int, ...], names: tuple[str, ...], rows: int, columns: int, groups: int, precision: str, slots: int
-) -> tuple[build.Call, object]:
-    """Returns what is the same in every call with these tensors, and the array of their addresses that it points to.
-
-    Nothing but the arguments goes into it, so it can never be out of date: weights elsewhere are other arguments.
-    """
-    place: Mapping[str, int] = dict(zip(names, places, strict=True))
-    pointers = (ctypes.c_void_p * len(places))(*places)
-    call = build.Call(
-        tensors=ctypes.addressof(pointers),
-        scales=place.get("scales"),
-        sums=place.get("sums"),
-        out=rows,
-        inputs=columns,
-        group=group_size(columns, groups),
-        precision=_NUMBERS[precision],
-        slots=slots,
-    )
-    return call, pointers
-
-
-def _decode(library: ctypes.CDLL, call: build.Call, flat: Tensor, bias: Tensor | None) -> Tensor:
+def _decode(ready: Ready, flat: Tensor) -> Tensor:
     x = flat.float().contiguous()
-    count = x.shape[0]
-    y = x.new_empty(count, call.out)
-    bias = None if bias is None else bias.float().contiguous()
-    call.bias = None if bias is None else bias.data_ptr()
-    given, result = x.data_ptr(), y.data_ptr()
-    for begin in range(0, count, BATCH):
-        call.batch = min(BATCH, count - begin)
-        call.x, call.y = given + FLOAT * begin * call.inputs, result + FLOAT * begin * call.out
-        library.multiply(call)
+    y = x.new_empty(x.shape[0], ready.rows)
+    call, given, made = _call(ready), x.data_ptr(), y.data_ptr()
+    for begin in range(0, x.shape[0], BATCH):
+        call.batch = min(BATCH, x.shape[0] - begin)
+        call.x, call.y = given + begin * ready.columns * FLOAT, made + begin * ready.rows * FLOAT
+        ready.library.multiply(call)
     return y
 
 
-def _expanded(library: ctypes.CDLL, call: build.Call, flat: Tensor, bias: Tensor | None) -> Tensor:
+def _expanded(ready: Ready, flat: Tensor) -> Tensor:
     """Multiplies by blocks of rows of the matrix, expanded; a block begins with a whole tile of format `slot`."""
-    x = flat.float()
-    y = x.new_empty(x.shape[0], call.out)
-    step = max(BUFFER // (FLOAT * max(call.inputs, 1)) // 8 * 8, 8)
-    block = torch.empty(min(step, call.out), call.inputs)
-    for begin in range(0, call.out, step):
-        end = min(begin + step, call.out)
-        library.expand(call, begin, end, block.data_ptr())
+    x, call = flat.float(), _call(ready)
+    y = x.new_empty(x.shape[0], ready.rows)
+    step = max(BUFFER // (FLOAT * max(ready.columns, 1)) // 8 * 8, 8)
+    block = torch.empty(min(step, ready.rows), ready.columns)
+    for begin in range(0, ready.rows, step):
+        end = min(begin + step, ready.rows)
+        ready.library.expand(call, begin, end, block.data_ptr())
         torch.mm(x, block[: end - begin].T, out=y[:, begin:end])
-    return y if bias is None else y.add_(bias)
+    return y if ready.bias is None else y.add_(ready.bias)
 
 
 def _unpacked(

@@ -27,6 +27,7 @@ ENGINES = {
     "torch_csr": TOLERANCE,
     "packed:format=bitmask": TOLERANCE,
     "packed:format=bitmask,join=false": TOLERANCE,
+    "packed:format=bitmask,native=false": TOLERANCE,
     "packed:format=index": TOLERANCE,
     "packed:format=slot,precision=bf16": 0.05,
     "packed:format=bitmask,precision=int8": 0.15,

@@ -1,4 +1,5 @@
-"""Multiplies and expands small matrices with kernels compiled with the address and undefined-behaviour sanitizers.
+"""Multiplies and expands small matrices, and decodes, with kernels compiled with the address and undefined-behaviour
+sanitizers.
 
 Run by test_sanitized.py in a process of its own, into which the sanitizers are loaded before anything else: every
 tensor is then memory that they watch, so a read or write beyond one ends the process.
@@ -9,8 +10,11 @@ from __future__ import annotations
 import sys
 
 import torch
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from harness.inference import formats
+from harness import rooms
+from harness.inference import formats, native
 from harness.inference.kernels import build, isa, linear
 
 FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8")
@@ -31,6 +35,25 @@ def main(name: str, names: list[str]) -> None:
                             x = torch.randn(batch, columns)
                             off = (linear.matmul(packed, x) - x @ formats.unpack(packed).T).abs().max()
                             assert off < 1e-2, (rows, columns, sparsity, format, precision, batch, off)
+        if not names:
+            decode()
+
+
+def decode() -> None:
+    """Native steps with heads and layers of odd widths, padded rows, and a memory that is filled to its end."""
+    heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 10}
+    size = {"hidden_size": 30, "intermediate_size": 41, "num_hidden_layers": 2, "vocab_size": 50}
+    model = rooms.bind("engine", "packed:format=bitmask")(LlamaForCausalLM(LlamaConfig(**size, **heads)).eval())
+    native.cache.ROOM = 3
+    for batch in (1, 16):
+        with torch.inference_mode():
+            mask, cache = torch.ones(batch, 5, dtype=torch.long), None
+            mask[0, 0] = 0
+            for _ in range(9):
+                tokens = torch.ones(batch, 1 if cache else 5, dtype=torch.long)
+                cache = model(tokens, attention_mask=mask, past_key_values=cache).past_key_values
+                mask = F.pad(mask, (0, 1), value=1)
+    assert native.counts(model)["native"] == 16
 
 
 main(sys.argv[1], sys.argv[2:])
