@@ -19,18 +19,18 @@ from harness.inference.kernels import isa
 from harness.inference.values import PRECISIONS, WORD
 from harness.problems import unknown
 
-BANDWIDTH = 11.0
+BANDWIDTH = 15.0
 """GB/s that one thread reads."""
 COSTS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     "avx512": {
         "dense": {"fp32": (4.1, 0), "bf16": (2.1, 0), "fp16": (4.1, 0), "int8": (1.0, 0)},
-        "bitmask": {"fp32": (4.4, 0.04), "bf16": (2.5, 0.02), "fp16": (5.5, 0.02), "int8": (1.35, 0)},
+        "bitmask": {"fp32": (3.9, 0.02), "bf16": (3.1, 0), "fp16": (5.2, 0), "int8": (1.3, 0)},
         "slot": {"fp32": (2.9, 0.3), "bf16": (2.7, 0.3), "fp16": (2.9, 0.3), "int8": (1.3, 0.3)},
         "index": {"fp32": (0, 0.31), "bf16": (0, 0.29), "fp16": (0, 0.29), "int8": (0, 0.27)},
     },
     "avx2": {
         "dense": {"fp32": (4.1, 0), "bf16": (2.6, 0), "fp16": (4.1, 0), "int8": (2.0, 0)},
-        "bitmask": {"fp32": (9.0, 0.04), "bf16": (6.8, 0.01), "fp16": (7.5, 0.02), "int8": (8.0, 0)},
+        "bitmask": {"fp32": (8.8, 0), "bf16": (5.8, 0), "fp16": (6.4, 0), "int8": (7.2, 0)},
         "slot": {"fp32": (3.2, 0.39), "bf16": (2.7, 0.39), "fp16": (3.2, 0.39), "int8": (1.6, 0.39)},
         "index": {"fp32": (0, 0.39), "bf16": (0, 0.37), "fp16": (0, 0.37), "int8": (0, 0.35)},
     },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -56,12 +57,14 @@ def load(path: Path) -> dict[str, Packed]:
         raise Problem(what, where=str(path), hint="pack the model again")
     if said.get("sha256") != _digest(said["layers"], tensors):
         raise _damaged(path, "its content is not what was written")
-    return {name: _layer(name, about, tensors, path) for name, about in said["layers"].items()}
+    stored: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        name, _, own = key.rpartition("/")
+        stored[name][own] = tensor
+    return {name: _layer(about, stored[name], f"{path}: {name}") for name, about in said["layers"].items()}
 
 
-def _layer(name: str, about: Mapping, tensors: Mapping[str, Tensor], path: Path) -> Packed:
-    own = {key.removeprefix(f"{name}/"): tensor for key, tensor in tensors.items() if key.rpartition("/")[0] == name}
-    where = f"{path}: {name}"
+def _layer(about: Mapping, own: Mapping[str, Tensor], where: str) -> Packed:
     order = formats.types(about["format"], about["precision"], where)
     held = {key: own[key] for key in sorted(own, key=lambda key: list(order).index(key) if key in order else -1)}
     packed = Packed(about["format"], about["precision"], tuple(about["shape"]), held)

@@ -7,15 +7,15 @@ namespace {
 #if defined(__AVX512F__)
 
 // vpexpand takes the mask's bits as they are. Loads are whole vectors: the format keeps 64 zeros behind the values.
-inline Lanes expand(const float* p, uint32_t bits) { return _mm512_maskz_expand_ps(bits, _mm512_loadu_ps(p)); }
-inline __m256i expand_words(const void* p, uint32_t bits) {
+inline Lanes expand(const float* p, __mmask16 bits) { return _mm512_maskz_expand_ps(bits, _mm512_loadu_ps(p)); }
+inline __m256i expand_words(const void* p, __mmask16 bits) {
   return _mm256_maskz_expand_epi16(bits, _mm256_loadu_si256((const __m256i*)p));
 }
-inline Lanes expand(const Half* p, uint32_t bits) { return _mm512_cvtph_ps(expand_words(p, bits)); }
-inline Lanes expand(const BFloat* p, uint32_t bits) {
+inline Lanes expand(const Half* p, __mmask16 bits) { return _mm512_cvtph_ps(expand_words(p, bits)); }
+inline Lanes expand(const BFloat* p, __mmask16 bits) {
   return (Lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(expand_words(p, bits)), 16);
 }
-inline Lanes expand(const int8_t* p, uint32_t bits) {
+inline Lanes expand(const int8_t* p, __mmask16 bits) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_expand_epi8(bits, _mm_loadu_si128((const __m128i*)p))));
 }
 
@@ -82,42 +82,49 @@ class Cursor {
   static constexpr bool PAIRED = false;
 #endif
   Cursor(const uint64_t* mask, const V* values) : mask_(mask), p_(values) {}
-  // Called once for each j in order: a call moves on past the values it has taken.
-  Lanes floats(int j) {
+  // The j-th LANES of a word's weights; called once for each j in order.
 #if defined(__AVX512F__)
+  Lanes floats(int j) {
     if constexpr (PAIRED) {
-      if (j % 2 == 0) {
-        const uint32_t bits = *mask_ >> (j * LANES);
-        pair_ = _mm512_maskz_expand_epi16(bits, _mm512_loadu_si512(p_));
-        taken(__builtin_popcount(bits));
-      }
+      if (j % 2 == 0) pair_ = _mm512_maskz_expand_epi16(*mask_ >> (j * LANES), _mm512_loadu_si512(before(j)));
       return of_pair(&pair_, j % 2);
     }
-#endif
-    const uint32_t bits = *mask_ >> (j * LANES) & ((1u << LANES) - 1);
-    const Lanes weights = expand(p_, bits);
-    taken(__builtin_popcount(bits));
-    return weights;
+    return expand(before(j), _load_mask16((__mmask16*)mask_ + j));
   }
+#else
+  Lanes floats(int j) {
+    const uint32_t bits = *mask_ >> (j * LANES) & ((1u << LANES) - 1);
+    const V* first = p_ + taken_;
+    taken_ += __builtin_popcount(bits);
+    return expand(first, bits);
+  }
+#endif
 #if defined(__AVX512VNNI__)
   using Codes = __m512i;
-  Codes codes(int) {
-    const Codes codes = _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_));
-    taken(__builtin_popcountll(*mask_));
-    return codes;
-  }
+  Codes codes(int) const { return _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_)); }
 #endif
-  void next() { fetch(++mask_, AHEAD); }
+  void next() {
+#if defined(__AVX512F__)
+    p_ += __builtin_popcountll(*mask_);
+#else
+    p_ += taken_;
+    taken_ = 0;
+#endif
+    mask_++;
+    // As many lines as half of a word's values fill: at higher sparsities some are asked for twice, at lower ones not.
+    for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line);
+    fetch(mask_);
+  }
 
  private:
-  void taken(int count) {
-    p_ += count;
-    fetch(p_, AHEAD);
-  }
   const uint64_t* mask_;
   const V* p_;
 #if defined(__AVX512F__)
+  // Where the values of the j-th LANES columns begin.
+  const V* before(int j) const { return j ? p_ + __builtin_popcountll(*mask_ << (WORD - j * LANES)) : p_; }
   __m512i pair_;
+#else
+  int64_t taken_ = 0;  // of the word's values
 #endif
 };
 

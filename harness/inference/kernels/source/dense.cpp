@@ -23,7 +23,7 @@ class Cursor {
   Codes codes(int j) const { return _mm256_loadu_si256((const __m256i*)(p_ + j * 32)); }
 #endif
   void next() {
-    for (int64_t line = 0; line < (int64_t)(WORD * sizeof(V)); line += 64) fetch(p_, AHEAD + line);
+    for (int64_t line = 0; line < (int64_t)(WORD * sizeof(V)); line += 64) fetch(p_, line);
     p_ += WORD;
   }
 

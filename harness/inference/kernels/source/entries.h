@@ -41,8 +41,8 @@ inline float entries_of_row(const Entries<V>& of, int64_t row, const float* x) {
   int64_t i = of.rows[row];
   const int64_t end = of.rows[row + 1];
   for (; i + 16 <= end; i += 16) {
-    fetch(of.columns + i, AHEAD);
-    fetch(of.values + i, AHEAD);
+    fetch_far(of.columns + i);
+    fetch_far(of.values + i);
     part[0] += load<8>(of.values + i) * gather(x, of.columns + i);
     part[1] += load<8>(of.values + i + 8) * gather(x, of.columns + i + 8);
   }
@@ -56,8 +56,8 @@ inline void entries_of_batch(const Entries<V>& of, int64_t row, const Transposed
   constexpr int PARTS = WIDTH / 8;
   Floats<8> part[4][PARTS] = {};
   for (int64_t i = of.rows[row]; i < of.rows[row + 1]; i += 8) {
-    fetch(of.columns + i, AHEAD);
-    fetch(of.values + i, AHEAD);
+    fetch_far(of.columns + i);
+    fetch_far(of.values + i);
     const Floats<8> weights = load<8>(of.values + i);
 #pragma GCC unroll 8
     for (int j = 0; j < 8; j++) {

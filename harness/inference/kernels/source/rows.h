@@ -5,9 +5,15 @@
 #include <type_traits>
 #include "activations.h"
 
+// Rows that are multiplied side by side.
+struct Rows {
+  int64_t first, apart;
+  int64_t operator[](int r) const { return first + r * apart; }
+};
+
 // Two rows side by side share the loads of the activations and wait for memory at the same time.
 template <int R, int B, class Cursor>
-inline void rows_of_floats(Cursor* cursors, const Call& call, const Activations& x, int64_t row, int64_t first) {
+inline void rows_of_floats(Cursor* cursors, const Call& call, const Activations& x, Rows rows, int64_t first) {
   constexpr int CHAINS = R * B <= 4 ? 2 : 1;  // sums that do not wait for each other
   float totals[R][B] = {};
   const int64_t words = call.words(), each = call.scales ? (call.group + WORD - 1) / WORD : words;
@@ -30,11 +36,11 @@ inline void rows_of_floats(Cursor* cursors, const Call& call, const Activations&
     for (int r = 0; r < R; r++)
       for (int b = 0; b < B; b++) {
         for (int chain = 1; chain < CHAINS; chain++) part[r][b][0] += part[r][b][chain];
-        totals[r][b] += sum(part[r][b][0]) * call.scale(row + r, g);
+        totals[r][b] += sum(part[r][b][0]) * call.scale(rows[r], g);
       }
   }
   for (int r = 0; r < R; r++)
-    for (int b = 0; b < B; b++) call.store(row + r, first + b, totals[r][b]);
+    for (int b = 0; b < B; b++) call.store(rows[r], first + b, totals[r][b]);
 }
 
 #if defined(__AVX2__)
@@ -49,7 +55,7 @@ inline int64_t total(__m512i v) { return _mm512_reduce_add_epi32(v); }
 #endif
 
 template <int R, int B, class Cursor>
-inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, int64_t row, int64_t first) {
+inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, Rows rows, int64_t first) {
   using Codes = typename Cursor::Codes;
   constexpr int STEPS = WORD / sizeof(Codes);
   constexpr int CHAINS = R * B <= 2 ? 2 : 1;
@@ -88,16 +94,16 @@ inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, in
           for (int b = 0; b < B; b++) levels[r][b] += total(low[chain][r][b]) + 128 * total(high[chain][r][b]);
     }
     for (int r = 0; r < R; r++) {
-      const int64_t offset = OFFSET * call.sums[(row + r) * groups + g];
-      for (int b = 0; b < B; b++) totals[r][b] += (float)(levels[r][b] - offset) * call.scale(row + r, g);
+      const int64_t offset = OFFSET * call.sums[rows[r] * groups + g];
+      for (int b = 0; b < B; b++) totals[r][b] += (float)(levels[r][b] - offset) * call.scale(rows[r], g);
     }
   }
   for (int r = 0; r < R; r++)
-    for (int b = 0; b < B; b++) call.store(row + r, first + b, totals[r][b] * x.step(first + b));
+    for (int b = 0; b < B; b++) call.store(rows[r], first + b, totals[r][b] * x.step(first + b));
 }
 #endif
 
-// The whole batch of a row in the largest parts that the registers hold; its weights are in the cache from the first.
+// The batch in the largest parts that the registers hold.
 template <int MOST, class F>
 inline void in_parts(int64_t batch, F part) {
   int64_t b = 0;
@@ -109,22 +115,28 @@ inline void in_parts(int64_t batch, F part) {
   if (b < batch) part(std::integral_constant<int, 1>(), b);
 }
 
-// Rows two by two, each pair with the whole batch. `at(row)` gives the cursor on a row's first word.
+constexpr int64_t PASSED = 16;  // rows of a block through which parts of a batch go in turn
+
+// Rows two by two. A block's first half goes beside its second: so two streams are read, each without a break, which the
+// processor sees coming; of neighbours, each would begin anew where the other ends. A part of the batch goes through a
+// whole block before the next: its activations stay in the first cache, the block's weights in the second.
+// `at(row)` gives the cursor on a row's first word.
 template <int MOST, class At, class F>
 inline void in_pairs(const Call& call, At at, F product) {
   using Cursor = decltype(at(0));
-  for_rows(call.out, call.step(), call.threads, [&](int64_t begin, int64_t end) {
-    int64_t row = begin;
-    for (; row + 2 <= end; row += 2)
-      in_parts<MOST>(call.batch, [&](auto b, int64_t first) {
-        Cursor cursors[] = {at(row), at(row + 1)};
-        product(std::integral_constant<int, 2>(), b, cursors, row, first);
-      });
-    if (row < end)
-      in_parts<MOST>(call.batch, [&](auto b, int64_t first) {
-        Cursor cursors[] = {at(row)};
-        product(std::integral_constant<int, 1>(), b, cursors, row, first);
-      });
+  const int64_t step = call.batch > MOST ? PASSED : call.step();
+  for_rows(call.out, step, call.threads, [&](int64_t begin, int64_t end) {
+    const int64_t half = (end - begin) / 2;
+    in_parts<MOST>(call.batch, [&](auto b, int64_t first) {
+      for (int64_t row = begin; row < begin + half; row++) {
+        Cursor cursors[] = {at(row), at(row + half)};
+        product(std::integral_constant<int, 2>(), b, cursors, Rows{row, half}, first);
+      }
+      if (begin + 2 * half < end) {
+        Cursor cursors[] = {at(end - 1)};
+        product(std::integral_constant<int, 1>(), b, cursors, Rows{end - 1, 0}, first);
+      }
+    });
   });
 }
 
@@ -133,8 +145,8 @@ constexpr int REGISTERS = LANES == 16 ? 8 : 4;  // rows of activations whose sum
 template <class At>
 void multiply_floats(const Call& call, At at) {
   const Activations x(call, decltype(at(0))::PAIRED);
-  in_pairs<REGISTERS>(call, at, [&](auto r, auto b, auto* cursors, int64_t row, int64_t first) {
-    rows_of_floats<decltype(r)::value, decltype(b)::value>(cursors, call, x, row, first);
+  in_pairs<REGISTERS>(call, at, [&](auto r, auto b, auto* cursors, Rows rows, int64_t first) {
+    rows_of_floats<decltype(r)::value, decltype(b)::value>(cursors, call, x, rows, first);
   });
 }
 
@@ -142,8 +154,8 @@ void multiply_floats(const Call& call, At at) {
 template <class At>
 void multiply_codes(const Call& call, At at) {
   const Planes x(call, WORD);
-  in_pairs<REGISTERS / 2>(call, at, [&](auto r, auto b, auto* cursors, int64_t row, int64_t first) {
-    rows_of_codes<decltype(r)::value, decltype(b)::value>(cursors, call, x, row, first);
+  in_pairs<REGISTERS / 2>(call, at, [&](auto r, auto b, auto* cursors, Rows rows, int64_t first) {
+    rows_of_codes<decltype(r)::value, decltype(b)::value>(cursors, call, x, rows, first);
   });
 }
 #endif

@@ -27,7 +27,7 @@ inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int
   const uint8_t* record = of.group<V>(g);
   for (int64_t tile = 0; tile < of.tiles; tile++)
     for (int64_t r = 0; r < of.each; r++, record += RECORD<V>) {
-      for (int64_t line = 0; line < RECORD<V>; line += 64) fetch(record, AHEAD + line);
+      for (int64_t line = 0; line < RECORD<V>; line += 64) fetch_far(record, line);
       const __m256i where = numbers(record);
       Floats<8> weights[4], picks[4];
       values((const V*)(record + 16), weights);
@@ -51,7 +51,7 @@ inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes& x, const in
   const uint8_t* record = of.group<int8_t>(g);
   for (int64_t tile = 0; tile < of.tiles; tile++)
     for (int64_t r = 0; r < of.each; r++, record += RECORD<int8_t>) {
-      fetch(record, AHEAD);
+      fetch_far(record);
       const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
 #pragma GCC unroll 4
       for (int b = 0; b < B; b++) {

@@ -15,7 +15,6 @@ constexpr int LANES = 16;
 constexpr int LANES = 8;  // without AVX the compiler makes two or more registers of it
 #endif
 using Lanes = Floats<LANES>;
-constexpr int64_t AHEAD = 8192;  // bytes between where a kernel reads and what it asks memory for
 
 inline float to_float(float value) { return value; }
 inline float to_float(int8_t value) { return value; }
@@ -89,6 +88,10 @@ inline float sum(Floats<8> v) {
 inline float sum(Floats<16> v) { return _mm512_reduce_add_ps(v); }
 #endif
 
-// Into the second cache: the first one's few places for lines on their way are left to the loads.
+// Memory is asked for so many bytes ahead: a little where a pair of streams goes on for many rows, into the first cache;
+// far where streams take turns, into the second, so that the first one's few places for lines on their way stay free.
+constexpr int64_t AHEAD = 2048, FAR = 8192;
 template <class V>
-inline void fetch(const V* p, int64_t ahead) { __builtin_prefetch((const char*)p + ahead, 0, 2); }
+inline void fetch(const V* p, int64_t line = 0) { __builtin_prefetch((const char*)p + AHEAD + line); }
+template <class V>
+inline void fetch_far(const V* p, int64_t line = 0) { __builtin_prefetch((const char*)p + FAR + line, 0, 2); }
