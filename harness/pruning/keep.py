@@ -7,14 +7,15 @@ bit), and the shapes in its metadata.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from harness.problems import Problem, unknown
 from harness.runs.shapes import header, weight_files
@@ -55,7 +56,7 @@ def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
         Problem: A layer is missing, has another shape, or has weights where the mask says zero; it is named.
     """
     for name, weight in _weights(model, keeps).items():
-        whole = weight.full_tensor() if isinstance(weight, DTensor) else weight  # processes may share it out
+        whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # processes may share it out
         _verify(name, whole, keeps[name])
 
 
@@ -122,15 +123,10 @@ def load(folder: Path) -> dict[str, Tensor]:
         raise Problem(f"this mask is damaged: {error}", where=str(path), hint=hint) from error
 
 
-_BITS = torch.arange(8, dtype=torch.uint8)
-
-
 def _pack(keep: Tensor) -> Tensor:
-    flat = keep.flatten().cpu()
-    flat = nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
-    return (flat.to(torch.uint8) << _BITS).sum(dim=1, dtype=torch.uint8)
+    return torch.from_numpy(np.packbits(keep.flatten().cpu().numpy(), bitorder="little"))
 
 
 def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
-    bits = (packed[:, None] >> _BITS) & 1
-    return bits.flatten()[: torch.Size(shape).numel()].bool().view(shape)
+    bits = np.unpackbits(packed.numpy(), bitorder="little")[: math.prod(shape)]
+    return torch.from_numpy(bits).bool().view(shape)

@@ -19,8 +19,8 @@ from harness.models import Linear
 from harness.problems import Problem
 from harness.pruning.allocation import Layer
 from harness.pruning.gradients import GRADIENTS
-from harness.pruning.solvers import Solved
-from harness.pruning.statistics import STATISTICS
+from harness.pruning.solvers import Solved, zero
+from harness.pruning.statistics import STATISTICS, finite
 from harness.rooms import ROOMS, Choice, bind, load, resolve
 
 _OF_LAYER = ("layer", "part", *GRADIENTS)
@@ -78,7 +78,7 @@ def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str 
 
     def score(weight: Tensor, given: Given) -> Tensor:
         scores = verb(weight, **{name: given[name] for name in asked[kind] if name != "weight"})
-        if not scores.isfinite().all():
+        if not finite(scores):
             raise Problem(f"{method.name} gives scores that are not finite")
         return scores
 
@@ -88,7 +88,7 @@ def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str 
         if refine:
             known = {**given, "weight": weight, "keep": keep, "scores": scores, "period": period}
             keep = refine(**{name: known[name] for name in asked["refiner"]})
-        return Solved(weight.masked_fill(~keep, 0), keep, slab=weight.shape[1])
+        return Solved(zero(weight.clone(), keep), keep, slab=weight.shape[1])
 
     def by_solver(weight: Tensor, given: Given, sparsity: float) -> Solved:
         known = {**given, "weight": weight, "choose": choose, "sparsity": sparsity, "period": period}
@@ -175,19 +175,20 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
     except Problem as problem:
         raise Problem(problem.what, where=linear.name, nearest=problem.nearest, hint=problem.hint) from problem
     weight.copy_(solved.weight)
-    zeros, size = int((~solved.keep).sum()), solved.keep.numel()
+    size = solved.keep.numel()
+    zeros = size - int(solved.keep.count_nonzero())
     row = {"asked": sparsity, "reached": zeros / size, "zeros": zeros, "size": size}
     return solved.keep, {**row, "seconds": round(clock(weight.device) - begin, 4), **solved.facts}
 
 
 def _check(solved: Solved, weight: Tensor, sparsity: float, recipe: Recipe) -> None:
     """Checks a pruned layer; a mask fits its pattern exactly when choosing by the mask itself gives the mask back."""
-    if not solved.weight.isfinite().all():
+    if not finite(solved.weight):
         raise Problem("its pruned weights are not finite")
     if solved.weight.shape != weight.shape or solved.weight.dtype != weight.dtype:
         raise Problem(f"its pruned weights are {solved.weight.dtype} {tuple(solved.weight.shape)}")
-    if solved.weight.masked_fill(solved.keep, 0).count_nonzero():
+    if (solved.weight.bool() & ~solved.keep).any():
         raise Problem("its pruned weights are not all zero")
     for slab in solved.keep.split(solved.slab, dim=1):
-        if not torch.equal(recipe.choose(slab.float(), sparsity), slab):
+        if not torch.equal(recipe.choose(slab, sparsity), slab):
             raise Problem(f"its mask does not have the pattern or the sparsity of {sparsity:g} that was asked for")

@@ -13,6 +13,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+_PANEL = 192
+"""Rows of a symmetric matrix that are computed at once."""
+
 
 class Statistic(Protocol):
     """What the walk asks of a statistic."""
@@ -55,12 +58,13 @@ class InputNorm:
 class Gram:
     """Second moments of the inputs: G = X^T X / tokens, [columns, columns]; the layer's Hessian up to a factor 2.
 
-    Kept as a running mean, so that the value is no second matrix of that size.
+    Kept as a running mean, so that the value is no second matrix of that size, and by panels of rows from the diagonal
+    on, which is little more than half of the products; the rest is their mirror image.
     """
 
     def __init__(self, columns: int, device: torch.device) -> None:
         self.tokens = 0
-        self.value = torch.zeros(columns, columns, dtype=torch.float32, device=device)
+        self._upper = torch.zeros(columns, columns, dtype=torch.float32, device=device)
 
     def add(self, x: Tensor, lengths: Tensor) -> None:
         """Counts the tokens x [tokens, columns] in."""
@@ -68,14 +72,29 @@ class Gram:
             return
         before, self.tokens = self.tokens, self.tokens + x.shape[0]
         x = x.float()
-        self.value.addmm_(x.T, x, beta=before / self.tokens, alpha=1 / self.tokens)
+        for rows in _panels(len(self._upper)):
+            here = slice(rows.start, None)
+            self._upper[rows, here].addmm_(x[:, rows].T, x[:, here], beta=before / self.tokens, alpha=1 / self.tokens)
 
     def merge(self, other: Gram) -> None:
         """Counts in what another Gram matrix has seen."""
         if not other.tokens:
             return
         self.tokens += other.tokens
-        self.value.lerp_(other.value, other.tokens / self.tokens)
+        self._upper.lerp_(other._upper, other.tokens / self.tokens)
+
+    @property
+    def value(self) -> Tensor:
+        """The moments, [columns, columns], float32; zero before the first token."""
+        for rows in _panels(len(self._upper)):
+            beyond = slice(rows.stop, None)
+            self._upper[beyond, rows] = self._upper[rows, beyond].T
+        return self._upper
+
+
+def _panels(columns: int) -> list[slice]:
+    """Returns the rows of a symmetric matrix in panels of up to `_PANEL`."""
+    return [slice(start, min(start + _PANEL, columns)) for start in range(0, columns, _PANEL)]
 
 
 class Total:
@@ -133,6 +152,11 @@ class Variance:
     def value(self) -> Tensor:
         """The variance, [columns], float32; zero before the first token."""
         return self.squares / max(self.tokens, 1)
+
+
+def finite(values: Tensor) -> bool:
+    """Says whether all values are finite; as their sum then mostly is, they are seldom looked at one by one."""
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 STATISTICS: dict[str, type[Statistic]] = {"norm": InputNorm, "gram": Gram, "total": Total, "variance": Variance}

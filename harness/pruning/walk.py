@@ -28,7 +28,7 @@ from harness import models
 from harness.models import Block, Linear
 from harness.problems import Problem
 from harness.pruning.paused import Pass, evaluating, pausing
-from harness.pruning.statistics import STATISTICS, Statistic
+from harness.pruning.statistics import STATISTICS, Statistic, finite
 
 Inputs = dict[str, dict[str, Tensor]]
 """Statistics of a block's inputs: name of the layer, or of the block for what is its own -> statistic -> value."""
@@ -150,7 +150,7 @@ def _collect(block: Block, forward: Callable, passes: Sequence[Pass], needs: Seq
         if id(statistics) not in values:
             values[id(statistics)] = {need: statistic.value for need, statistic in statistics.items()}
         for need, value in values[id(statistics)].items():
-            if not value.isfinite().all():
+            if not finite(value):
                 raise Problem(f"the statistic {need!r} of its inputs is not finite", where=linear.name)
         inputs[linear.name] = values[id(statistics)]
     return inputs

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.pruning.statistics import STATISTICS, Gram, InputNorm, Total, Variance
+from harness.pruning import statistics
+from harness.pruning.statistics import STATISTICS, Gram, InputNorm, Total, Variance, finite
 
 CPU = torch.device("cpu")
 
@@ -59,6 +60,23 @@ def test_batches_and_merging_change_nothing(kind):
     for each in (batches, left, empty):
         assert each.tokens == 30
         torch.testing.assert_close(each.value, whole.value)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 7])
+def test_moments_by_panels_are_symmetric_and_those_of_one_product(monkeypatch, columns):
+    monkeypatch.setattr(statistics, "_PANEL", 3)
+    parts = sequences(9, 4, columns=columns)
+    value = fed(Gram, parts[:1], parts[1:], columns=columns).value
+    x = torch.cat(parts)
+    assert torch.equal(value, value.T)
+    torch.testing.assert_close(value, x.T @ x / 13)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_one_bad_value_is_not_finite_and_a_sum_too_large_is_no_bad_value(bad):
+    assert finite(torch.full((4,), 3e38)) and finite(torch.zeros(0))
+    assert not finite(torch.tensor([1.0, bad, 2.0]))
+    assert not finite(torch.tensor([bad, -bad]))
 
 
 @pytest.mark.parametrize("kind", STATISTICS.values())

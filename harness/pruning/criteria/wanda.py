@@ -22,4 +22,4 @@ def score(weight: Tensor, norm: Tensor) -> Tensor:
     Returns:
         Scores [out, in], float32.
     """
-    return weight.float().abs() * norm
+    return weight.abs().float().mul_(norm)

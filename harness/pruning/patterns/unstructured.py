@@ -59,7 +59,7 @@ def choose(
         return torch.ones_like(scores, dtype=torch.bool)
     if position == scores.numel():
         raise Problem(f"the released scripts cannot prune at a sparsity of {sparsity:g}")
-    return scores > rows.kthvalue(position + 1).values
+    return scores > rows.float().kthvalue(position + 1).values
 
 
 def fit(

@@ -28,3 +28,11 @@ class Solved:
     keep: Tensor
     slab: int
     facts: Mapping[str, float] = field(default_factory=dict)
+
+
+def zero(weight: Tensor, keep: Tensor) -> Tensor:
+    """Makes the pruned weights exactly zero, in place, and returns the weights, which are finite.
+
+    A product, and a sum that makes 0 of -0: many times quicker than a selection, which stumbles over a mask's entries.
+    """
+    return weight.mul_(keep).add_(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,34 @@ from harness.problems import Problem
 
 _RELEASED = 2 * 2048
 """SparseGPT's Hessian in units of our Gram matrix: twice the sum over the 2048 tokens of a sequence, not the mean."""
+_PANEL = 128
+"""Columns of a triangular matrix that are inverted at once."""
+
+Factor = tuple[Tensor, Tensor, float]
+_last: tuple[weakref.ref[Tensor], tuple, Factor] | None = None
+"""The last Gram matrix that was factorised, how, and its factor, which goes with it."""
 
 
-def inverse_factor(gram: Tensor, damping: float, as_released: bool = False) -> tuple[Tensor, Tensor, float]:
+def inverse_factor(gram: Tensor, damping: float, as_released: bool = False) -> Factor:
+    """Factorises a Gram matrix, once for the layers that read one input and so share it (q, k, v; gate, up).
+
+    As `factorise`, whose result must not be changed.
+    """
+    global _last
+    how = (gram._version, damping, as_released)
+    if _last is None or _last[0]() is not gram or _last[1] != how:
+        _last = None  # so that no two factors are held
+        _last = weakref.ref(gram, _forget), how, factorise(gram, damping, as_released)
+    return _last[2]
+
+
+def _forget(gone: weakref.ref[Tensor]) -> None:
+    global _last
+    if _last and _last[0] is gone:
+        _last = None
+
+
+def factorise(gram: Tensor, damping: float, as_released: bool = False) -> Factor:
     """Returns the upper U with (gram + damping * mean diagonal)^-1 = U^T U, the dead inputs, and the damping used.
 
     An input that was never active has a zero row in `gram`; its diagonal becomes the mean, so that it stands alone.
@@ -52,8 +79,19 @@ def _reversed(gram: Tensor, added: Tensor) -> Tensor | None:
     del damped
     upper = lower.flip(0, 1)
     del lower
-    identity = torch.eye(len(upper), dtype=upper.dtype, device=upper.device)
-    return torch.linalg.solve_triangular(upper, identity, upper=True)
+    return _inverted(upper)
+
+
+def _inverted(upper: Tensor) -> Tensor:
+    """Inverts an upper triangular matrix by panels of columns: a third of the products of a solve for the identity."""
+    inverse = torch.zeros_like(upper)
+    for start in range(0, len(upper), _PANEL):
+        left, here = slice(start), slice(start, start + _PANEL)
+        corner = upper[here, here]
+        identity = torch.eye(len(corner), dtype=upper.dtype, device=upper.device)
+        inverse[here, here] = torch.linalg.solve_triangular(corner, identity, upper=True)
+        torch.mm(inverse[left, left], -upper[left, here] @ inverse[here, here], out=inverse[left, here])
+    return inverse
 
 
 def _twice(gram: Tensor, added: Tensor) -> Tensor | None:

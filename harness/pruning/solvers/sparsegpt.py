@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from harness.problems import Problem
-from harness.pruning.solvers import Solved
+from harness.pruning.solvers import Solved, zero
 from harness.pruning.solvers._grid import Grid, spread
 from harness.pruning.solvers._inverse import inverse_factor
 from harness.ranges import Count, NonNegative
@@ -91,22 +91,41 @@ def solve(
     else:
         diagonal = diagonal.masked_fill(dead[:, None], torch.inf)  # they cost nothing, and so go first
     keep = torch.empty(columns, rows, dtype=torch.bool, device=weight.device)
-    errors = torch.empty(slab, rows, device=weight.device)
+    errors = _Errors(torch.empty(slab, rows, device=weight.device), period or _TILE)
     for start in range(0, columns, slab):
         stop = min(start + slab, columns)
         here = slice(start, stop)
         inner = factor[here, here], diagonal[here]
         _solve_slab(work[here], keep[here], errors, *inner, lambda s: choose(s.T, sparsity).T, period, grid)
-        work[stop:].addmm_(factor[start:stop, stop:].T, errors[: stop - start], alpha=-1)
+        work[stop:].addmm_(factor[start:stop, stop:].T, errors.all[: stop - start], alpha=-1)
     facts = {"damping": damping} | ({"dead_inputs": int(dead.sum())} if dead.any() else {})
     facts |= {"bits": bits} if bits else {}
     return Solved(work.T.to(weight.dtype).contiguous(), keep.T.contiguous(), slab, facts)
 
 
+class _Errors:
+    """The errors of a slab's columns, [columns, rows], in tiles; and what takes Python longer than the sums: views."""
+
+    def __init__(self, errors: Tensor, tile: int) -> None:
+        self.all, self.tile, self.each = errors, tile, errors.unbind()
+        column = torch.arange(len(errors), device=errors.device)
+        before = column % tile
+        self.numbers = before.tolist()
+        self.later = column.repeat_interleave(before)
+        self.earlier = torch.cat([column[i - number : i] for i, number in enumerate(self.numbers)])
+        self.before = [errors[i - number : i].T for i, number in enumerate(self.numbers)]
+
+    def shares(self, factor: Tensor) -> tuple[Tensor, ...]:
+        """Returns, for each column, what the errors before it in its tile weigh in it."""
+        numbers = self.numbers[: len(factor)]
+        among = sum(numbers)
+        return factor[self.earlier[:among], self.later[:among]].split(numbers)
+
+
 def _solve_slab(
     work: Tensor,
     keep: Tensor,
-    errors: Tensor,
+    errors: _Errors,
     factor: Tensor,
     diagonal: Tensor,
     choose: Callable,
@@ -114,24 +133,24 @@ def _solve_slab(
     grid: Grid | None,
 ):
     """Prunes one slab in place; work, keep, errors are [columns, rows], so that a column lies together in memory."""
-    columns = work.shape[0]
     share = torch.empty_like(work)  # of a weight in its column's error: 1 / U_ii where it is pruned, 0 where it stays
     if not period:
         keep.copy_(choose((work / diagonal).square()))
         torch.div(~keep, diagonal, out=share)
-    for first in range(0, columns, period or _TILE):
-        last = min(first + (period or _TILE), columns)
-        work[first:last].addmm_(factor[:first, first:last].T, errors[:first], alpha=-1)
+    values, parts, weights = work.unbind(), share.unbind(), errors.shares(factor)
+    for first in range(0, len(work), errors.tile):
+        last = min(first + errors.tile, len(work))
+        work[first:last].addmm_(factor[:first, first:last].T, errors.all[:first], alpha=-1)
         if period:
             keep[first:last] = choose((work[first:last] / diagonal[first:last]).square())
             share[first:last] = ~keep[first:last] / diagonal[first:last]
         for i in range(first, last):
             if i > first:
-                work[i].addmv_(errors[first:i].T, factor[first:i, i], alpha=-1)
+                values[i].addmv_(errors.before[i], weights[i], alpha=-1)
             if grid:
-                value = grid.nearest(work[i][:, None])[:, 0] * keep[i]
-                torch.div(work[i] - value, diagonal[i], out=errors[i])
-                work[i] = value
+                value = grid.nearest(values[i][:, None])[:, 0] * keep[i]
+                torch.div(values[i] - value, diagonal[i], out=errors.each[i])
+                values[i].copy_(value)
             else:
-                torch.mul(work[i], share[i], out=errors[i])
-    work.masked_fill_(~keep, 0)
+                torch.mul(values[i], parts[i], out=errors.each[i])
+    zero(work, keep)

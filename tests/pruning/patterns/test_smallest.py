@@ -26,10 +26,15 @@ def test_what_is_no_fraction_is_refused(sparsity):
         count(10, sparsity)
 
 
-@given(st.integers(1, 5), st.integers(1, 20), st.integers(1, 4), st.integers(0, 2**31), st.data())
-def test_exact_count_and_lowest_first(rows, columns, levels, seed, data):
+KINDS = (torch.bool, torch.bfloat16, torch.float32, torch.float64)
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 20), st.integers(1, 4), st.sampled_from(KINDS), st.integers(0, 2**31), st.data()
+)
+def test_exact_count_and_lowest_first(rows, columns, levels, kind, seed, data):
     number = data.draw(st.integers(0, columns))
-    scores = torch.randint(levels, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+    scores = torch.randint(levels, (rows, columns), generator=torch.Generator().manual_seed(seed)).to(kind)
     gone = smallest(scores, number)
     expected = torch.zeros_like(gone).scatter_(1, scores.sort(dim=1, stable=True).indices[:, :number], True)
     assert torch.equal(gone, expected)
