@@ -22,6 +22,8 @@ from harness.problems import Problem, unknown
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from harness.inference.formats import Packed
+
 FILE = "export.json"
 PACKED = "packed.safetensors"
 REST = "rest.safetensors"
@@ -40,14 +42,18 @@ def command(model: str, out: Path, format: str, precision: str) -> None:
     oneoff.quiet()
     from harness import models, show
     from harness.inference.command import found, weights
+    from harness.inference.left_out import left_out, sentence
 
     check(format, precision)
     folder = oneoff.check_folder(out)
     source = found(model)
+    left = left_out(source)
     with oneoff.becoming(folder) as (result, _):
-        export(weights(source), models.load_processor(source), result, format, precision)
+        export(weights(source), models.load_processor(source), result, format, precision, left)
     size = sum(path.stat().st_size for path in folder.iterdir())
     show.console.print(f"{folder}: {format} {precision}, {size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
+    if left:
+        show.console.print(sentence(left), highlight=False, soft_wrap=True)
 
 
 def check(format: str, precision: str) -> None:
@@ -62,6 +68,8 @@ def check(format: str, precision: str) -> None:
         raise unknown("form", format, names)
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
+    if name in (PLAIN, GRAPH, AUTO) and name != format:
+        raise Problem(f"{name} has no options", where=f"--format {format}", hint=f"write {name}")
     if name in (PLAIN, GRAPH):
         if precision != "fp32":
             raise Problem(f"{name} is written in fp32", hint="packed formats round: --format bitmask --precision int8")
@@ -69,7 +77,14 @@ def check(format: str, precision: str) -> None:
         rooms.resolve("format", format)
 
 
-def export(model: nn.Module, processor: Any, folder: Path, format: str, precision: str = "fp32") -> None:
+def export(
+    model: nn.Module,
+    processor: Any,
+    folder: Path,
+    format: str,
+    precision: str = "fp32",
+    left_out: Mapping[str, int] | None = None,
+) -> None:
     """Writes a model into an empty folder.
 
     Args:
@@ -78,9 +93,10 @@ def export(model: nn.Module, processor: Any, folder: Path, format: str, precisio
         folder: Where it goes.
         format: A form: hf-dense, onnx, or a packed format with its options.
         precision: What packed values are rounded to.
+        left_out: What a packed folder says that its weights come without, from `inference.left_out`.
 
     Raises:
-        Problem: The form is unknown, or packages that it needs are not installed.
+        Problem: The form is unknown, or packages that it needs are not installed; or a layer cannot be packed so.
     """
     from harness import models
 
@@ -94,26 +110,47 @@ def export(model: nn.Module, processor: Any, folder: Path, format: str, precisio
         onnx.export(model, folder)
     else:
         _export_packed(model, processor, folder, format, precision)
+        said = {"format": format if format == AUTO else str(rooms.resolve("format", format)), "precision": precision}
+        said |= {"left_out": left_out} if left_out else {}
+        (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
 
 
 def _export_packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str) -> None:
     from safetensors.torch import save_file
 
     from harness.inference import storage, swap
-    from harness.inference.choice import choose
-    from harness.inference.formats import pack
 
     _describe(model, processor, folder)
     names = swap.prunable(model)
-    matrices = {name: model.get_submodule(name).weight for name in names}
-    formats = {name: choose(each, precision) if format == AUTO else format for name, each in matrices.items()}
-    packed = {name: pack(each, formats[name], precision) for name, each in matrices.items()}
+    packed = {name: _packed(name, model.get_submodule(name).weight, format, precision) for name in names}
     storage.save(folder / PACKED, packed)
     weights = {f"{name}.weight" for name in names}
-    rest = {name: tensor.contiguous() for name, tensor in _once(model.state_dict()) if name not in weights}
+    rest = {name: _short(tensor) for name, tensor in _once(model.state_dict()) if name not in weights}
     save_file(rest, folder / REST, {"format": "pt"})
-    said = {"format": format if format == AUTO else str(rooms.resolve("format", format)), "precision": precision}
-    (folder / FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf8")
+
+
+def _short(tensor: Tensor) -> Tensor:
+    """Returns a float32 tensor in bfloat16 if that is the same numbers, as where it was published so; else as it is."""
+    import torch
+
+    if tensor.dtype == torch.float32 and torch.equal((short := tensor.bfloat16()).float(), tensor):
+        return short.contiguous()
+    return tensor.contiguous()
+
+
+def _packed(name: str, weight: Tensor, format: str, precision: str) -> Packed:
+    """Packs a layer.
+
+    Raises:
+        Problem: The format cannot hold its weights; it names the layer.
+    """
+    from harness.inference.choice import choose
+    from harness.inference.formats import pack
+
+    try:
+        return pack(weight, choose(weight, precision) if format == AUTO else format, precision)
+    except Problem as problem:
+        raise problem.at(name) from problem
 
 
 def _describe(model: nn.Module, processor: Any, folder: Path) -> None:
@@ -143,6 +180,19 @@ def is_packed(folder: Path | None) -> bool:
     return folder is not None and (folder / FILE).is_file()
 
 
+def described(folder: Path) -> dict[str, Any]:
+    """Returns what a packed folder says of itself.
+
+    Raises:
+        Problem: It is damaged.
+    """
+    try:
+        return dict(json.loads((folder / FILE).read_text(encoding="utf8")))
+    except (ValueError, TypeError) as error:
+        what = f"this description of a packed model cannot be read: {error}"
+        raise Problem(what, where=str(folder / FILE), hint="export the model again") from error
+
+
 def load(folder: Path, *, dense: bool = False) -> nn.Module:
     """Loads a packed model, in eval mode, on the CPU.
 
@@ -155,7 +205,7 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     """
     from torch import nn
 
-    from harness.inference import storage, swap
+    from harness.inference import native, storage, swap
     from harness.inference.formats import unpack
     from harness.inference.kernels.linear import PackedLinear
 
@@ -165,12 +215,21 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
         if name not in packed:
             raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
         linear = model.get_submodule(name)
+        if (found := packed[name].shape) != (wanted := tuple(linear.weight.shape)):
+            raise _another(folder, f"{PACKED} has {name} as {list(found)}, not {list(wanted)}")
         if dense:
             linear.weight = nn.Parameter(unpack(packed[name]), requires_grad=False)
         else:
             swap.put(model, name, swap.weightless(PackedLinear(packed[name], rest.pop(f"{name}.bias", None))))
     _fill(model, rest, packed, folder)
+    if not dense:
+        native.install(model)
     return model.eval()
+
+
+def _another(folder: Path, what: str) -> Problem:
+    hint = "its config.json and its weights do not belong together: export the model again"
+    return Problem(what, where=str(folder), hint=hint)
 
 
 def _rest(folder: Path) -> dict[str, Tensor]:
@@ -204,9 +263,15 @@ def _skeleton(folder: Path) -> nn.Module:
 
 def _fill(model: nn.Module, rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path) -> None:
     """Loads what is not packed, and checks that nothing is left but the packed layers and what is tied to others."""
-    report = model.load_state_dict(rest, strict=False)
     state = model.state_dict()
+    for name, tensor in rest.items():
+        if name in state and tensor.shape != state[name].shape:
+            found, wanted = list(tensor.shape), list(state[name].shape)
+            raise _another(folder, f"{REST} has {name} as {found}, not {wanted}")
+    whole = {name: tensor.to(state[name].dtype) if name in state else tensor for name, tensor in rest.items()}
     filled = {state[name].data_ptr() for name in rest.keys() & state.keys()}
+    report = model.load_state_dict(whole, strict=False, assign=True)
+    model.tie_weights()
     own = tuple(f"{name}." for name in layers)
     lacking = [n for n in report.missing_keys if not n.startswith(own) and state[n].data_ptr() not in filled]
     if lacking or report.unexpected_keys:

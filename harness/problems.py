@@ -9,6 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+LONGEST = 1000
+"""Characters of a place or of a sentence that are shown whole."""
+
 
 class Problem(Exception):
     """A mistake that a person can mend.
@@ -24,16 +27,25 @@ class Problem(Exception):
         self.what, self.where, self.nearest, self.hint = what, where, tuple(nearest), hint
         super().__init__(what, where, self.nearest, hint)
 
+    def at(self, where: str | None) -> Problem:
+        """Returns the same problem with this place instead of its own."""
+        return Problem(self.what, where=where, nearest=self.nearest, hint=self.hint)
+
     def __reduce__(self):  # keeps the keyword arguments when a problem crosses a process
         return _rebuild, (self.what, self.where, self.nearest, self.hint)
 
     def __str__(self) -> str:
-        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines = [": ".join(map(_short, filter(None, (self.where, self.what))))]
         if self.nearest:
             lines.append("did you mean " + " or ".join(repr(n) for n in self.nearest) + "?")
         if self.hint:
             lines.append(self.hint)
         return "\n  ".join(lines)
+
+
+def _short(text: str) -> str:
+    """Returns a text without its middle where it is too long to be read, as with a wrong value of a million digits."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
 
 
 def _rebuild(what: str, where: str | None, nearest: Sequence[str], hint: str | None) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -106,6 +107,20 @@ def test_a_damaged_file_is_a_problem(file, content, said, made, tmp_path):
         export.load(tmp_path)
 
 
+@pytest.mark.parametrize(("format", "precision"), [("2:4", "fp32"), ("bitmask", "fp16")])
+def test_a_layer_that_cannot_be_packed_is_named(harness, made, tmp_path, format, precision):
+    model, processor = copy.deepcopy(made["llama"][0]), made["llama"][1]
+    name = swap.prunable(model)[3]
+    for each in swap.prunable(model):
+        model.get_submodule(each).weight.data.unflatten(1, (-1, 4))[..., 2:] = 0
+    model.get_submodule(name).weight.data[5, 8:11] = 1e9
+    models.save(model, processor, tmp_path / "model")
+    given = ("--format", format, "--precision", precision, "--out", tmp_path / "out")
+    status, _, err = harness("export", tmp_path / "model", *given)
+    assert status == 2 and f"error: {name}: " in err, err
+    assert not (tmp_path / "out").exists()
+
+
 def test_ctrl_c_says_that_nothing_was_written(harness, made, tmp_path, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -114,6 +129,22 @@ def test_ctrl_c_says_that_nothing_was_written(harness, made, tmp_path, monkeypat
     models.save(*made["llama"], tmp_path / "model")
     status, _, err = harness("export", tmp_path / "model", "--format", "bitmask", "--out", tmp_path / "out")
     assert status == 2 and "nothing was written" in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocab_size": 7}, r"rest.safetensors has [\w.]+ as \[\d+, 128\], not \[7, 128\]"),
+        ({"intermediate_size": 64}, r"packed.safetensors has model.layers.0.mlp.\w+ as \[384, 128\], not \[64, 128\]"),
+    ],
+)
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_config_of_another_model_is_a_problem(changes, said, dense, made, tmp_path):
+    export.export(*made["llama"], tmp_path, "bitmask")
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(Problem, match=said):
+        export.load(tmp_path, dense=dense)
 
 
 def test_onnx_says_what_to_install(made, tmp_path, monkeypatch):
@@ -128,6 +159,8 @@ def test_onnx_says_what_to_install(made, tmp_path, monkeypatch):
         ("bitmsk", "fp32", "did you mean 'bitmask'"),
         ("bitmask", "int4", "unknown precision"),
         ("onnx", "int8", "in fp32"),
+        ("auto:x=1", "fp32", "auto has no options"),
+        ("hf-dense:x=1", "fp32", "hf-dense has no options"),
     ],
 )
 def test_a_form_that_there_is_not(format, precision, said):

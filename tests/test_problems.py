@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from harness.problems import Problem, nearest, unknown
+from harness.problems import LONGEST, Problem, nearest, unknown
 
 NAMES = ["wanda", "magnitude", "sparsegpt", "SparseGPT", "pruner_zero"]
 
@@ -22,6 +22,18 @@ NAMES = ["wanda", "magnitude", "sparsegpt", "SparseGPT", "pruner_zero"]
 )
 def test_a_problem_says_where_what_the_nearest_and_what_to_do(problem, text):
     assert str(problem) == text
+
+
+def test_what_is_too_long_to_be_read_loses_its_middle():
+    text = str(Problem(f"should be a number, not {'9' * 10**6}, at most 5", where="x" * 10**6, hint="do it"))
+    assert len(text) < 2 * LONGEST + 30 and text.endswith("9, at most 5\n  do it") and "9 ... 9" in text
+    assert str(Problem("a" * LONGEST)) == "a" * LONGEST
+
+
+def test_a_problem_may_be_given_another_place():
+    problem = Problem("no", where="x", nearest=["a"], hint="do it").at("y")
+    assert str(problem) == "y: no\n  did you mean 'a'?\n  do it"
+    assert str(problem.at(None)) == "no\n  did you mean 'a'?\n  do it"
 
 
 def test_a_problem_crosses_a_process_whole():

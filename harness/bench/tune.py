@@ -7,8 +7,8 @@ ratio to our `lora`. Bytes and FLOPs are counted in a step of their own (`cost.p
 on where the zeros are.
 
 Lanes that are no method of ours: `peft`, the library's LoRA; `naive`, the masked product `x (W + s (B A) o M)^T` left
-to autograd; `dense`, all weights without masks. Besides: SquareHead's step beside its student's and the teacher's
-forward, and what `masked` adds to an update of AdamW.
+to autograd; `dense`, all weights without masks. Besides: SquareHead's step, of the model that the lane `masked` trains,
+and its teacher's forward.
 """
 
 from __future__ import annotations
@@ -43,8 +43,6 @@ BLOCK = "llama-7b-block"
 OTHERS = ("peft", "naive", "dense")
 REFERENCE = "lora"
 TAUGHT, TEACHER = "squarehead", "teacher forward"
-UPDATE = "{} update"
-"""The name of the lane of an update alone."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,15 @@ class Task:
     tokens: int
     rank: int
     sparsity: float
+
+
+@dataclass(frozen=True)
+class Student:
+    """A model that trains: with the method attached to it, and its optimiser."""
+
+    model: nn.Module
+    attached: Attached
+    optimizer: torch.optim.Optimizer
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def prune(model: nn.Module, sparsity: float) -> dict[str, BoolTensor]:
 
 
 def lanes(model: nn.Module, keeps: Mapping[str, BoolTensor], names: Sequence[str], task: Task) -> Iterator[Lane]:
-    """Yields a lane for each name, then those of SquareHead and of updates alone.
+    """Yields a lane for each name, then that of SquareHead and of its teacher's forward.
 
     Args:
         model: The pruned model; lanes share its weights.
@@ -109,15 +116,15 @@ def lanes(model: nn.Module, keeps: Mapping[str, BoolTensor], names: Sequence[str
     """
     ids = torch.randint(model.config.vocab_size, (1, task.tokens), device=model.device)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
-    for name in names:
-        own, attached = _student(name, model, keeps, task)
-        yield _lane(name, own, attached, batch, _aged(name))
-    own, attached = _student("masked", model, keeps, task)
-    aim = objective(rooms.resolve_terms("loss", "cross_entropy + squarehead"), own, copied(model, share=True))
-    yield _lane(TAUGHT, own, attached, batch, aim=aim)
+    students = {name: _student(name, model, keeps, task) for name in names}
+    for name, student in students.items():
+        aim = objective(rooms.resolve_terms("loss", "cross_entropy"), student.model)
+        yield _lane(name, student, batch, aim)
+    taught = students.get("masked") or _student("masked", model, keeps, task)
+    terms = rooms.resolve_terms("loss", "cross_entropy + squarehead")
+    aim = objective(terms, taught.model, copied(model, share=True))
+    yield _lane(TAUGHT, taught, batch, aim)
     yield Lane(TEACHER, partial(teach, aim, batch), lambda: list(aim.teacher.parameters()))
-    for name in ("masked", "dense"):
-        yield _update(name, *_student(name, model, keeps, task))
 
 
 def copied(model: nn.Module, *, share: bool) -> nn.Module:
@@ -125,28 +132,24 @@ def copied(model: nn.Module, *, share: bool) -> nn.Module:
     return copy.deepcopy(model, {id(p): p for p in model.parameters()} if share else None)
 
 
-def _aged(name: str) -> bool:
-    return name not in OTHERS and bool(rooms.ROOMS["method"].method(name).constants.get("AGED"))
-
-
-def _student(name: str, model: nn.Module, keeps: Mapping[str, BoolTensor], task: Task) -> tuple[nn.Module, Attached]:
-    """Returns a model that trains as a lane's name says, and the method that is attached to it."""
-    trains = name == "dense" or (name not in OTHERS and not _freezes(name))
-    own = copied(model, share=not trains)
+def _student(name: str, model: nn.Module, keeps: Mapping[str, BoolTensor], task: Task) -> Student:
+    """Returns a model that trains as a lane's name says."""
+    trains = name == "dense" or (name not in OTHERS and not _constant(name, "FREEZES"))
+    own, attached = copied(model, share=not trains), DENSE
     if trains:
         own.requires_grad_(True)
     if name == "peft":
-        return _with_peft(own, keeps, task), DENSE
-    if name == "naive":
-        return _with_naive(own, keeps, task), DENSE
-    if name == "dense":
-        return own, DENSE
-    weights = {layer: own.get_submodule(layer).weight.detach() for layer in keeps}  # only their shape matters here
-    return own, attach.attach(own, keeps, choice(name, task), weights)
+        own = _with_peft(own, keeps, task)
+    elif name == "naive":
+        own = _with_naive(own, keeps, task)
+    elif name != "dense":
+        attached = attach.attach(own, keeps, choice(name, task))
+    aged = name not in OTHERS and _constant(name, "AGED")
+    return Student(own, attached, adamw(own, lr=1e-5, aged=aged))
 
 
-def _freezes(name: str) -> bool:
-    return bool(rooms.ROOMS["method"].method(name).constants.get("FREEZES"))
+def _constant(name: str, constant: str) -> bool:
+    return bool(rooms.ROOMS["method"].method(name).constants.get(constant))
 
 
 def _with_peft(model: nn.Module, keeps: Mapping[str, BoolTensor], task: Task) -> nn.Module:
@@ -173,38 +176,13 @@ def _naive(module: nn.Module, x: Tensor) -> Tensor:
     return linear(x, module.weight + module.lora_B @ module.lora_A * module.keep, module.bias)
 
 
-def _lane(
-    name: str,
-    model: nn.Module,
-    attached: Attached,
-    batch: Mapping[str, Tensor],
-    aged: bool = False,
-    aim: Objective | None = None,
-) -> Lane:
+def _lane(name: str, student: Student, batch: Mapping[str, Tensor], aim: Objective) -> Lane:
     """Returns the lane of a model's training steps."""
-    aim = aim or objective(rooms.resolve_terms("loss", "cross_entropy"), model)
-    optimizer = adamw(model, lr=1e-5, aged=aged)
     accelerator = accelerator_for("fp32")
-    wrapped, stepper = spread(model, optimizer, accelerator)
-    loop = train(
-        wrapped, stepper, aim, lambda *_: [batch], accelerator, steps=10**9, lr=lambda _: 1e-5, attached=attached
-    )
-    return Lane(name, partial(next, loop), lambda: [*batch.values(), *_tensors(model, optimizer)])
-
-
-def _update(name: str, model: nn.Module, attached: Attached) -> Lane:
-    """Returns the lane of what a method and AdamW do after a backward."""
-    optimizer = adamw(model, lr=1e-5)
-    for parameter in model.parameters():
-        parameter.grad = torch.randn_like(parameter)
-
-    def step() -> None:
-        attach.project_gradients(attached)
-        optimizer.step()
-        attach.project_weights(attached)
-
-    gradients = [parameter.grad for parameter in model.parameters()]
-    return Lane(UPDATE.format(name), step, lambda: [*gradients, *_tensors(model, optimizer)])
+    wrapped, stepper = spread(student.model, student.optimizer, accelerator)
+    given = {"steps": 10**9, "lr": lambda _: 1e-5, "attached": student.attached}
+    loop = train(wrapped, stepper, aim, lambda *_: [batch], accelerator, **given)
+    return Lane(name, partial(next, loop), lambda: [*batch.values(), *_tensors(student.model, student.optimizer)])
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[Tensor]:

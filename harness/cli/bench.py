@@ -93,5 +93,22 @@ def linear(
     )
 
 
+@app.command()
+def load(
+    model: Annotated[str, typer.Argument(help="A model folder, a hub name, or a mirror's.")],
+    forms: Annotated[str | None, typer.Option(help="FORMAT:PRECISION, with commas between.")] = None,
+    sparsity: Annotated[float, typer.Option(min=0, max=0.999, help="Fraction of zeros.")] = 0.75,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 9,
+    out: Annotated[Path | None, typer.Option(help="The record; results/bench/load.<model>.json by default.")] = None,
+    results: Results = None,
+):
+    """Times loading a model's packed files, and weighs them, beside dense 16-bit files; interleaved."""
+    from harness.bench import load as benchmark
+
+    place = out or results_folder(results) / "bench" / f"load.{Path(model).name}.json"
+    given = {"forms": _listed(forms)} if forms else {}
+    benchmark.command(model, sparsity=sparsity, repeats=repeats, out=place, **given)
+
+
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]

@@ -11,6 +11,8 @@ import typer
 
 from harness.problems import Problem
 
+Together = Annotated[int, typer.Option(min=1, help="Processes that train together, each with its GPU.")]
+Laid = Annotated[str, typer.Option(help="ddp: each process holds the model; fsdp: they share it out.")]
 Results = Annotated[Path | None, typer.Option(envvar="HARNESS_RESULTS", help="Where results go; results/ by default.")]
 
 

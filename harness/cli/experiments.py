@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.common import Results, print_problems, results_folder
+from harness.cli.common import Laid, Results, Together, print_problems, results_folder
 from harness.problems import Problem, unknown
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ Names = Annotated[list[str], typer.Argument(help="Entries, folders of entries (a
 SomeNames = Annotated[list[str] | None, typer.Argument(help="Entries or folders of entries; all when none is given.")]
 Scale = Annotated[str, typer.Option(help="tiny: no downloads, a minute. small: real small models. paper: the paper's.")]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a setting by its dotted name: tune.steps=10.")]
-
-Together = Annotated[int, typer.Option(min=1, help="Processes that train together, each with its GPU.")]
-Laid = Annotated[str, typer.Option(help="ddp: each process holds the model; fsdp: they share it out.")]
 
 
 @app.command(name="list")

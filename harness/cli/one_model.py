@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.common import Laid, Together
 from harness.problems import Problem
 
 app = typer.Typer()
@@ -108,11 +109,15 @@ def tune(
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient; none.")] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or fp16; fp32.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the data's order and dropout; 0.")] = None,
+    processes: Together = 1,
+    parallel: Laid = "ddp",
     device: Device = None,
 ):
     """Fine-tunes one sparse model into a folder that transformers loads; settings as in an entry's tune section."""
     from harness.oneoff import tune as work
+    from harness.runs.processes import team
 
+    together = team(processes, parallel)
     given = {
         "method": method, "loss": loss, "steps": steps, "epochs": epochs, "tokens": tokens, "lr": lr, "split": split,
         "rows": rows, "batch_size": batch_size, "accumulation": accumulation, "schedule": schedule, "seed": seed,
@@ -121,7 +126,7 @@ def tune(
     }  # fmt: skip
     with _whole(out, device):
         options = work.section(given, data, task, length)
-        work.command(model, out, options, teacher, mask_from_zeros)
+        work.command(model, out, options, teacher, mask_from_zeros, together)
 
 
 @app.command()
@@ -171,7 +176,9 @@ def measure(
     tokens: Annotated[int, typer.Option(min=2, help="Tokens generated.")] = 32,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU; as many as torch takes.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds, in which all engines take their turn.")] = 7,
-    against: Annotated[str, typer.Option(help="The engine that speed-ups are over.")] = "torch_dense",
+    against: Annotated[
+        str | None, typer.Option(help="The engine that speed-ups are over; dense float32, on a GPU bfloat16.")
+    ] = None,
 ):
     """Measures how fast engines generate with a model's weights: interleaved with the dense baseline, and verified."""
     from harness import oneoff

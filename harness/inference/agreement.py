@@ -33,9 +33,18 @@ class Reference:
 
 
 def reference(model: nn.Module, inputs: Mapping[str, Tensor], tokens: int) -> Reference:
-    """Generates with the dense model."""
+    """Generates with the dense model.
+
+    Raises:
+        Problem: A logit is not finite; where a weight is to blame, it is named.
+    """
     found = generate(model, inputs, tokens).tokens.cpu()
-    return Reference(found, follow(model, inputs, found.to(model.device)).cpu())
+    logits = follow(model, inputs, found.to(model.device)).cpu()
+    if not logits.isfinite().all():
+        where = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), None)
+        hint = "this weight is not finite" if where else "its weights are finite and its activations are not"
+        raise Problem("the model computes logits that are not finite", where=where, hint=hint)
+    return Reference(found, logits)
 
 
 def agreement(model: nn.Module, inputs: Mapping[str, Tensor], dense: Reference) -> dict[str, float | bool]:

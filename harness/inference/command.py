@@ -19,8 +19,10 @@ from torch import nn
 
 from harness import export, models, oneoff, rooms
 from harness.inference import roofline, swap
+from harness.inference.baseline import baseline
+from harness.inference.left_out import left_out, sentence
 from harness.inference.loading import loading
-from harness.inference.measure import DENSE, Setting, device_of, measure
+from harness.inference.measure import Setting, device_of, measure
 from harness.inference.report import loaded, table
 from harness.pruning.patterns import unstructured
 from harness.runs import files
@@ -43,7 +45,7 @@ class Sweep:
         batches: Rows at once.
         prompts: Tokens read before the first is generated.
         sparsities: Fractions of zeros that the prunable linears are given; empty for the model as it is.
-        against: The engine that speed-ups are over.
+        against: The engine that speed-ups are over; None for the `baseline` of the engines.
     """
 
     engines: Sequence[str]
@@ -51,7 +53,7 @@ class Sweep:
     batches: Sequence[int] = (1,)
     prompts: Sequence[int] = (128,)
     sparsities: Sequence[float] = ()
-    against: str = DENSE
+    against: str | None = None
 
 
 def command(model: str, out: Path, sweep: Sweep) -> None:
@@ -63,7 +65,8 @@ def command(model: str, out: Path, sweep: Sweep) -> None:
     from harness import show
 
     folder = oneoff.check_folder(out)
-    device_of([str(rooms.resolve("engine", text)) for text in (sweep.against, *sweep.engines)])
+    against = baseline(sweep.engines) if sweep.against is None else sweep.against
+    device_of([str(rooms.resolve("engine", text)) for text in (against, *sweep.engines)])
     source = found(model)
     with oneoff.becoming(folder) as (result, scratch):
         dense, processor = weights(source), models.load_processor(source)
@@ -71,6 +74,7 @@ def command(model: str, out: Path, sweep: Sweep) -> None:
         oneoff.follow(sweeping(dense, sweep, reports), f"measuring {source.name}", show.console)
         said = {
             "model": source.identity,
+            "left_out": left_out(source),
             "measurements": reports,
             "break_even": break_even(reports),
             "forms": loading(dense, processor, forms(sweep.engines), scratch),
@@ -151,6 +155,8 @@ def forms(engines: Sequence[str]) -> list[tuple[str, str]]:
 def tables(said: Mapping[str, Any]) -> str:
     """Returns a sweep as Markdown."""
     parts = [f"# {said['model'].partition('@')[0]}\n"]
+    if said["left_out"]:
+        parts.append(f"{sentence(said['left_out'])}\n")
     for report in said["measurements"]:
         if report["sparsity"] is not None:
             parts.append(f"## {report['sparsity']:.0%} of the weights of the prunable layers are zero\n")

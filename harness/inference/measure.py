@@ -5,6 +5,7 @@ Reported are medians with the quartiles, and of speed-ups the median of the roun
 
     first = seconds until the first token       step = seconds between two tokens       speedup = dense step / step
 
+The baseline is the dense model as the same hardware runs it: float32 on a CPU, 16 bits on a GPU (`baseline`).
 Another program's runtime is measured before, in a process of its own (`alone`).
 
 Nothing is reported of an engine whose logits are not the dense model's (`agreement`). Beside the times stand what a
@@ -22,20 +23,21 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
 from harness import rooms
-from harness.inference import alone, roofline, swap
+from harness.inference import alone, native, roofline, swap
 from harness.inference.agreement import agreement, check, reference
+from harness.inference.baseline import DENSE, baseline
 from harness.inference.greedy import Run, generate
+from harness.inference.kernels.linear import PackedLinear
 from harness.inference.prompts import prompts, seconds_heard
 from harness.problems import Problem
 from harness.runs.job import Progress
 from harness.tasks._lengths import positions
 from harness.tracking.environment import environment
-
-DENSE = "torch_dense:dtype=float32"
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,20 @@ def check_length(config: Any, setting: Setting) -> None:
         raise Problem(what, hint="fewer tokens" if config.is_encoder_decoder else "a shorter prompt, or fewer tokens")
 
 
+def check_memory(config: Any, setting: Setting) -> None:
+    """Makes sure that the logits of a setting fit this machine: every step's are kept, to compare the engines.
+
+    Raises:
+        Problem: They are larger than its memory.
+    """
+    needs, there = 4 * setting.batch * setting.tokens * config.vocab_size, psutil.virtual_memory().total
+    if needs > there:
+        what = f"batch {setting.batch} has {needs / 1e9:,.1f} GB of logits, and this machine {there / 1e9:,.1f} GB"
+        raise Problem(what, hint="a smaller batch, or fewer tokens")
+
+
 def measure(
-    model: nn.Module, engines: Sequence[str], setting: Setting, against: str = DENSE
+    model: nn.Module, engines: Sequence[str], setting: Setting, against: str | None = None
 ) -> Generator[Progress, None, dict[str, Any]]:
     """Measures engines on a model's weights, reporting after every generation.
 
@@ -82,18 +96,20 @@ def measure(
         model: Dense float32 weights with their zeros, on the CPU, in eval mode; they are not changed.
         engines: Choices of the room `engine`.
         setting: What is generated.
-        against: The engine that speed-ups are over.
+        against: The engine that speed-ups are over; None for the `baseline` of these engines.
 
     Returns:
         `setting`, `against`, `machine`, the ratio of operations, and under `engines` a report of each by its choice.
 
     Raises:
-        Problem: An engine cannot run here, or computes something else than the weights say; or the model reads fewer
-            tokens than are asked for.
+        Problem: An engine cannot run here, or computes something else than the weights say; or more is asked for than
+            the model reads or this machine holds.
     """
+    against = baseline(engines) if against is None else against
     names = list(dict.fromkeys(str(rooms.resolve("engine", text)) for text in (against, *engines)))
     where = device_of(names)
     check_length(model.config, setting)
+    check_memory(model.config, setting)
     with threads(setting.threads) as count:
         model = model.to(where)
         inputs = prompts(model, setting.batch, setting.prompt, seed=setting.seed)
@@ -109,7 +125,7 @@ def measure(
         report = {
             name: {"agreement": agreed[name], "alone": name not in lanes}
             | times(counted[name], counted[names[0]], setting, model)
-            | (reads(lanes[name], inputs, speed, counted[name]) if name in lanes else {})
+            | (_inside(lanes[name], inputs, speed, counted[name]) if name in lanes else {})
             for name in names
         }
     here = environment()
@@ -138,7 +154,9 @@ def ready(
     for name in filter(is_peer, names):
         runs[name], agreed[name] = alone.measure(model, name, setting, count, dense)
     lanes = {name: prepared(model, name) for name in names if not is_peer(name)}
-    agreed |= {name: agreement(lane, inputs, dense) for name, lane in lanes.items()}
+    for name, lane in lanes.items():
+        with _named(name):
+            agreed[name] = agreement(lane, inputs, dense)
     for name in names:
         if rooms.bind("engine", name, "exact")():
             check(name, agreed[name])
@@ -172,8 +190,24 @@ def is_peer(engine: str) -> bool:
 
 
 def prepared(model: nn.Module, engine: str) -> nn.Module:
-    """Returns what an engine makes of a copy of the model; the model itself where there is nothing to make."""
-    return model if engine == DENSE else rooms.bind("engine", engine)(copy.deepcopy(model)).eval()
+    """Returns what an engine makes of a copy of the model; the model itself where there is nothing to make.
+
+    Raises:
+        Problem: The engine cannot run these weights; it names the engine, and the layer where one is to blame.
+    """
+    if engine == DENSE:
+        return model
+    with _named(engine):
+        return rooms.bind("engine", engine)(copy.deepcopy(model)).eval()
+
+
+@contextlib.contextmanager
+def _named(engine: str) -> Iterator[None]:
+    """Names the engine before the place of a problem."""
+    try:
+        yield
+    except Problem as problem:
+        raise problem.at(": ".join(filter(None, (engine, problem.where)))) from problem
 
 
 def race(
@@ -206,6 +240,16 @@ def times(runs: Sequence[Run], dense: Sequence[Run], setting: Setting, model: nn
         found["real_time_factor"] = spread([_total(run) / (heard * setting.batch) for run in runs])
     else:
         found["prefill_tokens_per_second"] = spread([setting.batch * setting.prompt / run.encoder for run in runs])
+    return found
+
+
+def _inside(
+    model: nn.Module, inputs: Mapping[str, torch.Tensor], speed: float | None, runs: Sequence[Run]
+) -> dict[str, Any]:
+    """Returns what is known of an engine that runs in this process: what it reads, and how packed weights decode."""
+    found = reads(model, inputs, speed, runs)
+    if any(isinstance(module, PackedLinear) for module in model.modules()):
+        found |= {"calls": native.counts(model), "not_native": native.refusal(model)}
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from harness.inference.baseline import DENSE
+from harness.inference.left_out import sentence
 from harness.inference.measure import hardware
 
 GB = 1e9
@@ -55,6 +57,13 @@ def _notes(said: Mapping[str, Any]) -> str:
     ]
     if peers := [name for name, engine in said["engines"].items() if engine["alone"]]:
         notes.append(f"In a process of its own, not interleaved: {', '.join(peers)}.")
+    for name, engine in said["engines"].items():
+        if engine.get("not_native"):
+            notes.append(f"{name} decodes layer by layer, not in one native call: {engine['not_native']}.")
+    if machine["gpu"] and said["against"] == DENSE:
+        notes.append("The baseline computes in float32; on a GPU, dense models are run in 16 bits.")
+    if left := said.get("left_out"):
+        notes.append(sentence(left))
     if machine["bandwidth"]:
         notes.append(
             f"The bound is reading a step's weights and cache at {machine['bandwidth'] / GB:.1f} GB/s, measured here "

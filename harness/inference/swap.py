@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from harness import models
 from harness.inference.greedy import Decoder
 from harness.inference.prompts import prompts
+from harness.problems import Problem
 
 
 def prunable(model: nn.Module) -> list[str]:
@@ -80,11 +81,17 @@ def swap(model: nn.Module, groups: Sequence[Sequence[str]], make: Callable[[Tens
         model: The model.
         groups: Names of linears; those of a group read one input and become one layer.
         make: From a weight [out, in] and a bias [out] or None to the module that multiplies by it.
+
+    Raises:
+        Problem: That of `make`; it names the layers.
     """
     for group in groups:
         linears = [model.get_submodule(name) for name in group]
         weight, bias = joined(linears)
-        layer = weightless(make(weight, bias))
+        try:
+            layer = weightless(make(weight, bias))
+        except Problem as problem:
+            raise problem.at(", ".join(group)) from problem
         if len(group) == 1:
             put(model, group[0], layer)
             continue

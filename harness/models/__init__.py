@@ -28,22 +28,15 @@ from typing import Any, Literal
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 
 from harness import rooms
 from harness.problems import Problem, unknown
+from harness.runs import usable
 from harness.sources import Source
 
 IGNORED = -100
 """The label of a position that is not scored, as in transformers."""
-PROCESSOR_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json"),
-    *("preprocessor_config.json", "processor_config.json"),
-)
-"""A folder with none of these has no processor, whatever transformers makes up for it."""
-
-
 Part = Literal["attention", "feed_forward"]
 
 
@@ -210,11 +203,16 @@ def _origin(source: Path | str | Source) -> tuple[str, dict[str, str]]:
 
 @contextlib.contextmanager
 def reading(what: str, origin: str) -> Iterator[None]:
-    """Turns what transformers says of files that it cannot read into a problem: its first line, and the folder."""
+    """Turns what transformers says of files that it cannot read into a problem: its words, and the folder.
+
+    It says so by errors of every type: tokenizers by a bare `Exception`, a config with a wrong value by several.
+    """
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        said = next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".:")
+    except (Problem, MemoryError):
+        raise
+    except Exception as error:
+        said = (" ".join(str(error).split()) or type(error).__name__).rstrip(".:")
         raise Problem(f"transformers cannot load the {what} here: {said}", where=origin) from error
 
 
@@ -250,10 +248,10 @@ def load_processor(source: Path | str | Source) -> Any:
         Problem: The folder holds none, or one that cannot be read.
     """
     origin, revision = _origin(source)
-    if Path(origin).is_dir() and not any((Path(origin) / name).is_file() for name in PROCESSOR_FILES):
-        raise Problem(f"there is no tokenizer or processor here: none of {', '.join(PROCESSOR_FILES)}", where=origin)
     with reading("processor", origin):
         known = family(transformers.AutoConfig.from_pretrained(origin, **revision))
+        if Path(origin).is_dir():
+            usable.check_processor(Path(origin), known.PROCESSOR)
         options = getattr(known, "PROCESSOR_OPTIONS", {})
         return getattr(transformers, known.PROCESSOR).from_pretrained(origin, **options, **revision)
 

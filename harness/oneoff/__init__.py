@@ -22,9 +22,10 @@ from pydantic import BaseModel, ValidationError
 
 from harness import rooms
 from harness.problems import Problem
-from harness.runs import disk, files
+from harness.runs import disk, files, processes
 from harness.runs.decides import split
 from harness.runs.job import Job, Progress
+from harness.runs.processes import ALONE, Processes
 from harness.sources import Source
 from harness.spec.faults import problems_of
 
@@ -124,7 +125,12 @@ def check_folder(folder: Path) -> Path:
 
 
 def work(
-    name: str, options: Mapping[str, Any], parents: Mapping[str, Source | Path], result: Path, scratch: Path
+    name: str,
+    options: Mapping[str, Any],
+    parents: Mapping[str, Source | Path],
+    result: Path,
+    scratch: Path,
+    team: Processes = ALONE,
 ) -> Generator[Progress, None, None]:
     """Returns the steps of a stage's work.
 
@@ -134,6 +140,7 @@ def work(
         parents: What it reads, by role.
         result: The folder that it writes.
         scratch: A folder for what does not stay.
+        team: How many processes compute it, and how, where it trains.
     """
     quiet()
     from harness.runs.execute import load_stage
@@ -142,7 +149,10 @@ def work(
     read = {
         role: one.path if isinstance(one, Source) and one.kind == "folder" else one for role, one in parents.items()
     }
-    return load_stage(name).run(Job({**handling, **decides}, read, result, scratch))
+    job = Job({**handling, **decides}, read, result, scratch)
+    if team.compute(name):
+        return processes.run(f"harness.stages.{name}", job, team)
+    return load_stage(name).run(job)
 
 
 def quiet() -> None:

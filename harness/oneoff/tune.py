@@ -14,6 +14,7 @@ from harness import oneoff
 from harness.problems import Problem
 from harness.runs.decides import prunes
 from harness.runs.origins import Origins
+from harness.runs.processes import ALONE, Processes
 from harness.sources import Source, snapshot
 from harness.spec.sections import Tune
 
@@ -44,7 +45,14 @@ def section(given: Mapping[str, Any], data: str, task: str | None = None, length
     return options
 
 
-def command(model: str, out: Path, options: Mapping[str, Any], teacher: str | None, zeros: bool) -> None:
+def command(
+    model: str,
+    out: Path,
+    options: Mapping[str, Any],
+    teacher: str | None,
+    zeros: bool,
+    team: Processes = ALONE,
+) -> None:
     """Checks what can be checked, tunes, and prints what came of it.
 
     Args:
@@ -53,6 +61,7 @@ def command(model: str, out: Path, options: Mapping[str, Any], teacher: str | No
         options: A resolved `tune` section.
         teacher: The dense model, for a loss that learns from one.
         zeros: Whether the masks are the model's exact zeros.
+        team: How many processes train together, and how.
 
     Raises:
         Problem: Something is wrong; nothing has been written then.
@@ -63,7 +72,7 @@ def command(model: str, out: Path, options: Mapping[str, Any], teacher: str | No
     folder = oneoff.check_folder(out)
     parents = sources(model, options, teacher, zeros)
     device()
-    report = tune(parents, folder, options, zeros, show.console)
+    report = tune(parents, folder, options, zeros, show.console, team)
     sparsity = report["sparsity"]
     lines = {
         "steps": f"{report['steps']}, {report['step_seconds']:.3g} s each",
@@ -104,7 +113,12 @@ def sources(model: str, options: Mapping[str, Any], teacher: str | None, zeros: 
 
 
 def tune(
-    parents: Mapping[str, Source], folder: Path, options: Mapping[str, Any], zeros: bool, console: Console
+    parents: Mapping[str, Source],
+    folder: Path,
+    options: Mapping[str, Any],
+    zeros: bool,
+    console: Console,
+    team: Processes = ALONE,
 ) -> dict[str, Any]:
     """Tunes a model into a folder that is not there yet, or empty; returns what `tune.json` says.
 
@@ -114,12 +128,13 @@ def tune(
         options: A resolved `tune` section.
         zeros: Whether the masks are the model's exact zeros.
         console: Where the progress is shown, if it is a terminal.
+        team: How many processes train together, and how.
     """
     with oneoff.becoming(folder) as (result, scratch):
         read: dict[str, Source | Path] = dict(parents)
         if zeros:
             read["mask"] = _mask(parents["model"], scratch / "mask")
-        steps = oneoff.work("tune", options, read, result, scratch)
+        steps = oneoff.work("tune", options, read, result, scratch, team)
         oneoff.follow(steps, f"tuning {parents['model'].name}", console)
         return json.loads((result / FILE).read_text(encoding="utf8"))
 

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ PARALLEL = "HARNESS_PARALLEL"
 """The variable that tells a process how its model lies: "ddp", whole in each, or "fsdp", shared out."""
 POLL = 0.2
 """Seconds between two looks whether somebody wants to stop."""
+GRACE = 1.0
+"""Seconds in which a process's end may be seen after another has told of its error."""
 
 Parallel = Literal["ddp", "fsdp"]
 
@@ -193,13 +196,25 @@ class _Team:
             del self.left[connection]
             connection.close()
             if isinstance(said, _Failure):
-                raise said.error from _Elsewhere(said.text)
+                raise self._cause(said) from _Elsewhere(said.text)
             self.stopped |= said == STOPPED
+
+    def _cause(self, failure: _Failure) -> Exception:
+        """Returns what a process met; or, where another was killed and this one lost its peer, that."""
+        if isinstance(failure.error, Problem):
+            return failure.error
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end:
+            for rank, worker in enumerate(self._workers):
+                if (worker.poll() or 0) < 0:
+                    return self._gone(rank)
+            time.sleep(GRACE / 20)
+        return failure.error
 
     def _gone(self, rank: int) -> Problem:
         code = self._workers[rank].wait()
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        hint = "SIGKILL is the system's where memory ran out; the same command with --retry goes on from the checkpoint"
+        hint = "SIGKILL is the system's where memory ran out; harness run --retry goes on from the last checkpoint"
         return Problem(f"process {rank} of {len(self._workers)} {how}", where=str(self._log(rank)), hint=hint)
 
     def stop(self) -> None:

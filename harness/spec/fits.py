@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import rooms
 from harness.problems import Problem, nearest, unknown
+from harness.tuning.phases import phases
 
 WIDTHS = ("hidden_size", "intermediate_size", "d_model", "d_ff", "ffn_dim", "encoder_ffn_dim", "decoder_ffn_dim")
 """The keys of a `config.json` that hold how many inputs its linear layers have."""
@@ -77,6 +78,8 @@ def wrong_tiny(model: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Pr
             yield key, wrong
     if "pattern" in section and (wrong := wrong_width(TINY, section["pattern"])):
         yield "pattern", wrong
+    if "method" in section and (wrong := wrong_rank(TINY, section["method"])):
+        yield "method", wrong
 
 
 def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Problem]:
@@ -98,6 +101,7 @@ def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any
     wrong = [wrong_family(family, task) for task in tasks]
     if settings["prune"]:
         wrong.append(wrong_width(config, settings["prune"]["pattern"]))
+    wrong += [wrong_rank(config, section["method"]) for section in sections if section and "method" in section]
     return [Problem(f"model {name!r}: {each.what}", hint=each.hint) for each in wrong if each]
 
 
@@ -118,9 +122,38 @@ def wrong_width(config: Mapping[str, Any], pattern: str) -> Problem | None:
     return Problem(what, hint=f"groups that do: {', '.join(fitting)}" if fitting else None)
 
 
-def wrong_ramp(ramp: str, prune: Mapping[str, Any]) -> Problem | None:
-    """Returns why a `prune` section cannot be walked over a ramp while the model trains; None if it can."""
-    choice, options = rooms.parse(ramp), rooms.parse(prune["pattern"]).options
+def wrong_rank(config: Mapping[str, Any], method: str) -> Problem | None:
+    """Returns the problem that a low-rank method has a higher rank than the narrowest layer that a config tells of."""
+    choice = rooms.parse(method)
+    option = rooms.ROOMS["method"].method(choice.name).constants.get("RANK")
+    widths = {key: config[key] for key in WIDTHS if isinstance(config.get(key), int)}
+    heads, shared = (config.get(key) for key in ("num_attention_heads", "num_key_value_heads"))
+    if heads and shared and "hidden_size" in widths:
+        widths["keys and values"] = shared * (config.get("head_dim") or widths["hidden_size"] // heads)
+    if option is None or not widths:
+        return None
+    key = min(widths, key=widths.get)
+    if choice.options[option] <= widths[key]:
+        return None
+    what = f"no layer with {key} = {widths[key]} has {option} {choice.options[option]}"
+    return Problem(what, hint=f"at most {widths[key]}")
+
+
+def wrong_revival(method: str, pattern: str) -> Problem | None:
+    """Returns the problem that a method revives pruned weights, which an N:M pattern has no place for."""
+    choice, groups = rooms.parse(method), rooms.parse(pattern)
+    option = rooms.ROOMS["method"].method(choice.name).constants.get("REVIVES")
+    if option is None or not choice.options[option]:
+        return None
+    if "PERIOD" not in rooms.ROOMS["pattern"].method(groups.name).constants:
+        return None
+    what = f"{choice.name} revives pruned weights, which would break the pattern {groups}"
+    return Problem(what, hint=f"write {choice.name}:{option}=false")
+
+
+def wrong_ramp(section: Mapping[str, Any], prune: Mapping[str, Any]) -> Problem | None:
+    """Returns why a `prune` section cannot be walked over a section's ramp while the model trains; None if it can."""
+    choice, options = rooms.parse(section["ramp"]), rooms.parse(prune["pattern"]).options
     if {"n", "m"} <= options.keys() and choice.name != "one_shot":
         text = f"{choice.name} goes over several sparsities, and {options['n']}:{options['m']} has one"
         return Problem(text, hint="ramp: null, or ramp: one_shot; mixed_nm has a sparsity of its own")
@@ -129,7 +162,9 @@ def wrong_ramp(ramp: str, prune: Mapping[str, Any]) -> Problem | None:
     if prune["dtype"] != "float32":
         return Problem(f"what trains is float32, and prune.dtype is {prune['dtype']}", hint="leave prune.dtype out")
     try:
-        rooms.bind("ramp", choice)(prune["sparsity"])
+        targets = rooms.bind("ramp", choice)(prune["sparsity"])
+        if section["steps"]:
+            phases(section["steps"], targets, section["last"])
     except Problem as problem:
         return problem
     return None

@@ -15,7 +15,7 @@ from harness import rooms
 from harness.problems import Problem
 from harness.spec.axes import Axis, axes_of
 from harness.spec.cases import matched_cases
-from harness.spec.fits import wrong_ramp
+from harness.spec.fits import wrong_ramp, wrong_revival
 from harness.spec.settings import Labels, Settings
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ def _wrong_together(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]
             yield Problem(f"{name} {does} a pruned model, and there is no prune", where=entry.where(name), hint=hint)
         elif (settings[name] or {}).get("ramp"):
             yield from _wrong_ramp(entry, name, settings)
+        elif settings[name] and (wrong := _wrong_revival(settings[name], settings["prune"])):
+            yield Problem(wrong.what, where=entry.where(f"{name}.method"), hint=wrong.hint)
         yield from _wrong_adapter(entry, name, settings)
     section = _last(settings, *TRAINS, "prune") or "prune"
     if entry.chain and section == "prune":
@@ -118,10 +120,16 @@ def _wrong_together(entry: Entry, settings: dict[str, Any]) -> Iterator[Problem]
         yield Problem(f"both seeds and {section}.seed", where=entry.where(f"{section}.seed"), hint="keep one of them")
 
 
+def _wrong_revival(section: dict[str, Any], prune: dict[str, Any]) -> Problem | None:
+    """Returns why a method's zeros cannot keep the pattern; None of sections that are told to be wrong already."""
+    given = section.get("method"), prune.get("pattern")
+    return wrong_revival(*given) if all(given) else None
+
+
 def _wrong_ramp(entry: Entry, name: str, settings: dict[str, Any]) -> Iterator[Problem]:
     """Yields why the model cannot be pruned over a ramp while it trains."""
     where = entry.where(f"{name}.ramp")
-    if wrong := wrong_ramp(settings[name]["ramp"], settings["prune"]):
+    if wrong := wrong_ramp(settings[name], settings["prune"]):
         yield Problem(wrong.what, where=where, hint=wrong.hint)
     if entry.chain:
         what = "a ramp begins with every weight, so the zeros of the cell before would be trained again"

@@ -32,6 +32,19 @@ def verified(source: Path | Source, dtype: str = "float32") -> Any:
     return _plain(source, folder, dtype)
 
 
+def changeable(source: Path | Source, dtype: str = "float32") -> Any:
+    """Loads a model as `verified` does whose weights are about to change.
+
+    Raises:
+        Problem: As `verified`; or it is quantised, and the codes would be those of other weights.
+    """
+    folder = _folder(source)
+    if folder is not None and (folder / codes.FILE).is_file():
+        hint = "take the model it was made from, and quantise what comes of it"
+        raise Problem("this model is quantised: changed weights would leave its grid", where=str(folder), hint=hint)
+    return verified(source, dtype)
+
+
 def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
     """Verifies a written model's zeros: in its files, or loaded from them where they name layers otherwise (ViT).
 

@@ -23,8 +23,8 @@ from harness.pruning.survey import survey
 from harness.pruning.whole import Setup, prune_model, trial, without
 from harness.runs.decides import CALIBRATION, SEARCH, calibrates, held_out, is_judged
 from harness.runs.job import Progress
+from harness.stages._examples import examples_for, rows_for
 from harness.tasks._lengths import fitting
-from harness.tuning import session
 
 METHOD = ("criterion", "solver", "pattern", "refiner", "allocation", "ramp", "skip")
 Batches = list[dict[str, Tensor]]
@@ -149,7 +149,7 @@ def held_out_batches(options: Mapping[str, Any], model: nn.Module, processor: An
     """
     read = held_out(options)
     try:
-        features, collate = session.examples_for(session.rows_for(read), read, processor)
+        features, collate = examples_for(rows_for(read), read, processor)
     except Problem as problem:
         where = problem.where or "prune.search_data"
         raise Problem(problem.what, where=where, nearest=problem.nearest, hint=problem.hint) from problem
@@ -170,8 +170,8 @@ def calibration(options: Mapping[str, Any], model: nn.Module, processor: Any) ->
     Raises:
         Problem: The split has fewer examples, or one has more labels than the model reads.
     """
-    rows = session.rows_for(options)
-    features, collate = session.examples_for(rows, options, processor)
+    rows = rows_for(options)
+    features, collate = examples_for(rows, options, processor)
     drawn = fitting(_drawn(features, options), model)
     samples, size = options["samples"], options["batch_size"]
     return [collate([drawn[i] for i in range(at, min(at + size, samples))]) for at in range(0, samples, size)]

@@ -13,6 +13,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from harness import rooms
+from harness.inference.left_out import left_out
 from harness.inference.measure import Setting, hardware, measure
 from harness.inference.report import table
 from harness.inference.swap import bare
@@ -35,6 +36,7 @@ def run(job: Job) -> Iterator[Progress]:
     setting = Setting(**{field.name: options[field.name] for field in fields(Setting)})
     model = bare(verified(job.parents["model"]))
     report = yield from measure(model, [options["engine"]], setting, options["against"])
+    report["left_out"] = left_out(job.parents["model"])
     found = {name: asdict(score) for name, score in scores(report, options["engine"]).items()}
     for name, text in ((FILE, _json(report)), (SCORES, _json(found)), (TABLE, table(report))):
         (job.folder / name).write_text(text, encoding="utf8")
@@ -49,6 +51,8 @@ def scores(report: Mapping[str, Any], engine: str) -> dict[str, Score]:
         f"batch {setting['batch']}, prompt {setting['prompt']}, {setting['tokens']} tokens, greedy; over "
         f"{report['against']}; median of {rounds} {turns}; {hardware(report['machine'])}"
     )
+    if left := report.get("left_out"):
+        protocol += f"; weights alone, {' and '.join(left)} 8-bit inputs left out"
     found = {
         name: Score(own[name]["median"], own[name]["stderr"], rounds, protocol, name not in LOWER)
         for name in SPREADS

@@ -11,6 +11,7 @@ from typing import Any
 
 from harness import models, rooms
 from harness.runs.job import Job, Progress
+from harness.stages._examples import examples_for, rows_for
 from harness.tuning import session
 
 VERSION = 1
@@ -19,9 +20,9 @@ FILE = "prepare.json"
 
 def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes the model into `job.folder`, reporting after every step."""
-    rows = session.rows_for(job.options)
+    rows = rows_for(job.options)
     model, processor = _model(job, rows)
-    features, collate = session.examples_for(rows, job.options, processor)
+    features, collate = examples_for(rows, job.options, processor)
     curve, summary, _ = yield from session.fit(model, features, collate, job.options, job.scratch)
     models.save(model, processor, job.folder)
     session.write(job.folder, FILE, curve, summary)

@@ -16,9 +16,10 @@ from torch import nn
 
 from harness import models, rooms
 from harness.device import device
+from harness.memory import keep_freed
 from harness.pruning import keep
 from harness.runs.job import Job, Progress
-from harness.stages._load import verified, verify_written
+from harness.stages._load import changeable, verify_written
 from harness.stages._pruner import pruner
 
 VERSION = 1
@@ -28,7 +29,8 @@ FILE = "prune.json"
 def run(job: Job) -> Iterator[Progress]:
     """Prunes `job.parents["model"]` into `job.folder`, reporting after every block."""
     options, source = job.options, job.parents["model"]
-    model, processor = verified(source, options["dtype"]).to(device()), models.load_processor(source)
+    model, processor = changeable(source, options["dtype"]).to(device()), models.load_processor(source)
+    keep_freed()
     pruned = pruner(options, model, processor)
     targets, blocks = rooms.bind("ramp", options["ramp"])(options["sparsity"]), len(pruned.blocks)
     for turn, target in enumerate(targets):

@@ -87,8 +87,7 @@ def _calibration(options: Mapping[str, Any], model: nn.Module, processor: Any) -
     try:
         return calibration(options, model, processor)
     except Problem as problem:
-        where = problem.where and problem.where.replace("prune.", "quantize.")
-        raise Problem(problem.what, where=where, nearest=problem.nearest, hint=problem.hint) from problem
+        raise problem.at(problem.where and problem.where.replace("prune.", "quantize.")) from problem
 
 
 def _inputs(

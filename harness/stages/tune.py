@@ -26,7 +26,8 @@ from harness.runs import files
 from harness.runs.job import Job, Progress
 from harness.sources import Source, snapshot
 from harness.stages import prune
-from harness.stages._load import ADAPTER, verified, verify_written
+from harness.stages._examples import examples_for, rows_for
+from harness.stages._load import ADAPTER, changeable, verified, verify_written
 from harness.stages._pruner import Pruner, pruner
 from harness.tuning import adapter, attach, session
 from harness.tuning.phases import Ramp
@@ -39,9 +40,9 @@ def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes `job.parents["model"]` into `job.folder`, reporting after every step."""
     options, source = job.options, job.parents["model"]
     constants = rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).constants
-    model, processor = verified(source), models.load_processor(source)
+    model, processor = changeable(source), models.load_processor(source)
     teacher = verified(job.parents["teacher"]) if "teacher" in job.parents else None
-    features, collate = session.examples_for(session.rows_for(options), options, processor)
+    features, collate = examples_for(rows_for(options), options, processor)
     pruned = pruner(options["prune"], model.to(device()), processor) if "prune" in options else None
     ramp = _ramp(pruned, options["ramp"], job.scratch / prune.FILE) if options["ramp"] else None
     keeps = None if ramp else keep.load(_folder(job.parents.get("mask", source)))

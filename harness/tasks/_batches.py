@@ -1,4 +1,4 @@
-"""What the tasks share: padding, and prediction in fixed batches that can be resumed.
+"""What the tasks share: padded batches, and prediction in fixed batches that can be resumed.
 
 A batch's other rows and its padding move the last bits of a model's output. So the batches are always cut at the same
 places: a resumed prediction computes the broken batch again and gives the same bytes as one that was never stopped.
@@ -6,11 +6,13 @@ places: a resumed prediction computes the broken batch again and gives the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+from harness.models import IGNORED
 
 
 @dataclass(frozen=True)
@@ -68,3 +70,17 @@ def inputs(sequences: Sequence[Sequence[int]], tokenizer: Any, *, left: bool = F
     """Returns padded `input_ids` and their `attention_mask`, each [batch, longest]."""
     mask = padded([[1] * len(s) for s in sequences], 0, left=left)
     return {"input_ids": padded(sequences, pad_id(tokenizer), left=left), "attention_mask": mask}
+
+
+def labelled(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, torch.Tensor]:
+    """Returns a batch of examples that bring their labels, the `collate` of tasks that learn from written text.
+
+    Args:
+        features: `input_ids` and `labels` of each.
+        processor: The tokenizer, which gives the padding id.
+
+    Returns:
+        `input_ids` and `attention_mask` [batch, longest], `labels` [batch, longest labels], padded on the right.
+    """
+    labels = padded([f["labels"] for f in features], IGNORED)
+    return {**inputs([f["input_ids"] for f in features], processor), "labels": labels}

@@ -7,13 +7,15 @@ checkpoint's are set aside during the call; only its token ids remain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, GenerationMixin
 
-from harness.tasks._batches import pad_id
+from harness.problems import Problem
+from harness.tasks._batches import inputs, pad_id
+from harness.tasks._lengths import positions
 
 
 @torch.no_grad()
@@ -42,3 +44,24 @@ def generate(model: Any, tokenizer: Any, batch: Mapping[str, torch.Tensor], **se
         return GenerationMixin.generate(model, **batch, generation_config=chosen).cpu()
     finally:
         model.generation_config = own
+
+
+def completions(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], new: int) -> list[str]:
+    """Returns what a model writes after each prompt, greedily: the new tokens decoded, without the special ones.
+
+    Args:
+        model: A decoder-only model, on its device.
+        tokenizer: Its tokenizer.
+        prompts: Token ids of each, of any lengths; padding on the left changes no result.
+        new: Most tokens of a completion.
+
+    Raises:
+        Problem: The longest prompt and its completion do not fit into the model's context.
+    """
+    given = inputs(prompts, tokenizer, left=True)
+    width = given["input_ids"].shape[1]
+    if width + new > (context := positions(model.config)):
+        what = f"a prompt of {width} tokens and {new} new ones exceed the context of {context}"
+        raise Problem(what, hint="shorter prompts, or a smaller max_new_tokens")
+    ids = generate(model, tokenizer, given, num_beams=1, max_new_tokens=new)
+    return tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)

@@ -62,21 +62,21 @@ def predict(
         Rows with `task`, `doc` (the problem's name), `prediction`, `acc` (1.0 where the tests pass) and `protocol`.
 
     Raises:
-        Problem: The environment does not allow that generated code is run.
+        Problem: The environment does not allow that generated code is run; or a problem and its completion do not fit
+            into the model's context.
     """
     from harness.data._hub import read
     from harness.data._rows import head
-    from harness.tasks._batches import in_batches, inputs
-    from harness.tasks._generate import generate
+    from harness.tasks._batches import in_batches
+    from harness.tasks._generate import completions
 
     if os.environ.get(ALLOW) != "1":
         hint = f"on a machine that may, set {ALLOW}=1"
         raise Problem("humaneval runs the code that the model writes, and nothing here allows that", hint=hint)
 
     def complete(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        given = inputs([processor(row["prompt"]).input_ids for row in batch], processor, left=True)
-        new = generate(model, processor, given, num_beams=1, max_new_tokens=max_new_tokens)
-        said = processor.batch_decode(new[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        prompts = [processor(row["prompt"]).input_ids for row in batch]
+        said = completions(model, processor, prompts, max_new_tokens)
         return [_judged(row, STOP.split(text, maxsplit=1)[0], seconds) for row, text in zip(batch, said, strict=True)]
 
     return in_batches(head(read(sources()["humaneval"], "test"), limit), start, batch_size, complete)

@@ -14,16 +14,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from torch import Tensor
-
 from harness.data._rows import Rows
 from harness.models import IGNORED
 from harness.ranges import Count
-from harness.tasks._batches import Predictions, in_batches, inputs, padded
-from harness.tasks._generate import generate
+from harness.tasks._batches import Predictions, in_batches, labelled
+from harness.tasks._generate import completions
 
 READS = "instruction"
 METRIC = "rouge"
+collate = labelled
 TEMPLATES = {
     "alpaca": "### Instruction:\n{}\n\n### Response:\n",
     "article": "Article:\n{}\n\n### Summarization:\n",
@@ -72,12 +71,6 @@ def examples(
     return Rows(rows, make)
 
 
-def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:
-    """Returns `input_ids`, `attention_mask` and `labels`, each [batch, longest], padded on the right."""
-    labels = padded([f["labels"] for f in features], IGNORED)
-    return {**inputs([f["input_ids"] for f in features], processor), "labels": labels}
-
-
 def texts(row: Mapping[str, str]) -> list[str]:
     """Returns instruction and response."""
     return [row["instruction"], row["response"]]
@@ -108,13 +101,14 @@ def predict(
 
     Returns:
         Rows with `prediction` and `reference`.
+
+    Raises:
+        Problem: A prompt and its response do not fit into the model's context.
     """
 
     def respond(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:
         prompts = [_prompt(row["instruction"], processor, template, length) for row in batch]
-        given = inputs(prompts, processor, left=True)
-        new = generate(model, processor, given, num_beams=1, max_new_tokens=max_new_tokens)
-        said = processor.batch_decode(new[:, given["input_ids"].shape[1] :], skip_special_tokens=True)
+        said = completions(model, processor, prompts, max_new_tokens)
         return [{"prediction": text, "reference": row["response"]} for row, text in zip(batch, said, strict=True)]
 
     return in_batches(rows, start, batch_size, respond)

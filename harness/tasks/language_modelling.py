@@ -29,6 +29,7 @@ from harness.problems import Problem
 from harness.ranges import Count, Whole
 from harness.tasks._batches import Predictions, in_batches, inputs
 from harness.tasks._crops import Crops
+from harness.tasks._lengths import positions
 
 READS = "text"
 METRIC = "perplexity"
@@ -161,9 +162,7 @@ def predict(
 
 
 def _fits(model: Any, window: int) -> None:
-    names = ("max_position_embeddings", "max_seq_len", "n_positions")
-    context = next((getattr(model.config, name) for name in names if hasattr(model.config, name)), None)
-    if context is not None and window > context:
+    if window > (context := positions(model.config)):
         raise Problem(f"a window of {window} tokens is longer than the model's context of {context}")
 
 

@@ -14,18 +14,17 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
-from torch import Tensor
-
 from harness.data._rows import Rows
 from harness.metrics.exact_match import flexible, strict
 from harness.models import IGNORED
 from harness.problems import Problem
 from harness.ranges import Count, Whole
-from harness.tasks._batches import Predictions, in_batches, inputs, padded
-from harness.tasks._generate import generate
+from harness.tasks._batches import Predictions, in_batches, labelled
+from harness.tasks._generate import completions
 
 READS = "reasoning"
 METRIC = "exact_match"
+collate = labelled
 
 
 def _prompt(question: str, template: str) -> str:
@@ -63,12 +62,6 @@ def examples(
         return {"input_ids": (prompt + answer)[-length:], "labels": labels[-length:]}
 
     return Rows(rows, make)
-
-
-def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:
-    """Returns `input_ids`, `attention_mask` and `labels`, each [batch, longest], padded on the right."""
-    labels = padded([f["labels"] for f in features], IGNORED)
-    return {**inputs([f["input_ids"] for f in features], processor), "labels": labels}
 
 
 def texts(row: Mapping[str, str]) -> list[str]:
@@ -111,16 +104,10 @@ def predict(
         raise Problem(f"there are {len(shown)} training rows, fewer than the {shots} shots")
     solved = (_prompt(row["question"], template) + _target(row["answer"], template) for row in islice(shown, shots))
     before = "".join(text + "\n\n" for text in solved)
-    context = getattr(model.config, "max_position_embeddings", getattr(model.config, "max_seq_len", None))
 
     def answer(batch: list[Mapping[str, str]]) -> list[dict[str, Any]]:
         prompts = [processor(before + _prompt(row["question"], template)).input_ids for row in batch]
-        given = inputs(prompts, processor, left=True)
-        width = given["input_ids"].shape[1]
-        if context is not None and width + max_new_tokens > context:
-            raise Problem(f"a prompt of {width} tokens and {max_new_tokens} new ones exceed the context of {context}")
-        ids = generate(model, processor, given, num_beams=1, max_new_tokens=max_new_tokens)[:, width:]
-        said = processor.batch_decode(ids, skip_special_tokens=True)
+        said = completions(model, processor, prompts, max_new_tokens)
         if template == "lm_eval":
             said = [text.partition("Question:")[0] for text in said]
         return [

@@ -12,16 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from harness.data._rows import Rows
-from harness.models import IGNORED
 from harness.ranges import Count
-from harness.tasks._batches import Predictions, in_batches, inputs, padded
+from harness.tasks._batches import Predictions, in_batches, inputs, labelled
 from harness.tasks._generate import generate
 
 READS = "translation"
 METRIC = "bleu"
+collate = labelled
 
 
 def _source(text: str, processor: Any, source_language: str, target_language: str, max_source: int) -> list[int]:
@@ -58,12 +56,6 @@ def examples(
         return {"input_ids": source, "labels": labels}
 
     return Rows(rows, make)
-
-
-def collate(features: Sequence[Mapping[str, list[int]]], processor: Any) -> dict[str, Tensor]:
-    """Returns `input_ids` and `attention_mask` [batch, source], `labels` [batch, target]."""
-    labels = padded([f["labels"] for f in features], IGNORED)
-    return {**inputs([f["input_ids"] for f in features], processor), "labels": labels}
 
 
 def texts(row: Mapping[str, str]) -> list[str]:

@@ -54,8 +54,8 @@ class Layer:
 class Attached:
     """A method's functions with the layers they are attached to; without layers, fine-tuning is dense."""
 
-    project: Callable[..., None] | None = None
     merge: Callable[..., Tensor] | None = None
+    project: Callable[..., None] | None = None
     adapt: Callable[..., Tensor] | None = None
     evolve: Callable[..., None] | None = None
     allot: Callable[..., list[dict[str, Tensor]]] | None = None
@@ -87,15 +87,15 @@ def attach(
         model: The pruned model, on its device, not wrapped.
         keeps: Name of a linear layer -> its mask [out, in].
         method: A choice of the room of methods.
-        gradients: Name of a layer -> the mean gradient of the loss [out, in], for a method whose `prepare` asks for it.
+        gradients: Name of a layer -> the mean gradient of the loss [out, in], for a method whose `prepare` looks at it.
 
     Raises:
         Problem: The method trains a tensor of a name that the layer uses, or one that no `adapt` would read.
     """
     choice = rooms.resolve("method", method)
     made = rooms.ROOMS["method"].method(choice.name)
-    verbs = {verb: rooms.bind("method", choice, verb) for verb in ("prepare", "project", "merge")}
-    more = {verb: _optional(choice, verb) for verb in ("adapt", "state", "evolve", "allot")}
+    verbs = {verb: rooms.bind("method", choice, verb) for verb in ("prepare", "merge")}
+    more = {verb: _optional(choice, verb) for verb in ("project", "adapt", "state", "evolve", "allot")}
     frozen = tuple(p for p in model.parameters() if p.requires_grad) if made.constants.get("FREEZES") else ()
     for parameter in frozen:
         parameter.requires_grad_(False)
@@ -103,7 +103,8 @@ def attach(
     for name, keep in keeps.items():
         module = model.get_submodule(name)
         keep = keep.to(module.weight.device, copy=True)
-        given = {"gradient": gradients[name].to(keep.device)} if "gradient" in made.needs else {}
+        looked = gradients[name].to(keep.device) if gradients else None
+        given = {"gradient": looked} if "gradient" in made.needs else {}
         values = verbs["prepare"](module.weight, keep, **given)
         kept = more["state"](module.weight, keep) if more["state"] else {}
         _check_names(choice.name, name, module, [*values, *kept], more["adapt"] is not None)
@@ -116,8 +117,8 @@ def attach(
         module.weight.requires_grad_("weight" in values)
         if more["adapt"]:
             module.forward = _forward(layers[name], more["adapt"])
-    later = (more["adapt"], more["evolve"], more["allot"])
-    return Attached(verbs["project"], verbs["merge"], *later, layers, frozen)
+    later = (more[verb] for verb in ("project", "adapt", "evolve", "allot"))
+    return Attached(verbs["merge"], *later, layers, frozen)
 
 
 def _optional(choice: rooms.Choice, verb: str) -> Callable | None:
@@ -152,21 +153,26 @@ def _forward(layer: Layer, adapt: Callable[..., Tensor]) -> Callable[[Tensor], T
 
 
 @torch.no_grad()
-def project_gradients(attached: Attached) -> None:
-    """Puts the gradients of every layer where the method allows them, before they are clipped."""
+def project(attached: Attached, moments: Mapping[nn.Parameter, Mapping[str, Tensor]]) -> None:
+    """Puts what is trained, and the optimiser's moments of it, back where the method allows them: after masks changed.
+
+    Args:
+        attached: The method and its layers.
+        moments: The optimiser's state by parameter; empty before its first update.
+    """
+    if attached.project is None:
+        return
     for layer in attached.layers.values():
-        gradients = {name: p.grad for name, p in layer.trained.items() if p.grad is not None}
-        if gradients:
-            with devices.whole(gradients) as tensors:
-                attached.project(tensors, layer.keep)
+        states = {name: moments.get(p, {}) for name, p in layer.trained.items()}
+        kinds = {kind for name, state in states.items() for kind in state if _alike(state[kind], layer.trained[name])}
+        moving = [{name: states[name][kind] for name in states} for kind in sorted(kinds)]
+        for tensors in ({name: p.data for name, p in layer.trained.items()}, *moving):
+            with devices.whole(tensors) as given:
+                attached.project(given, layer.keep)
 
 
-@torch.no_grad()
-def project_weights(attached: Attached) -> None:
-    """Puts what was trained back where the method allows it, after an update."""
-    for layer in attached.layers.values():
-        with devices.whole({name: p.data for name, p in layer.trained.items()}) as tensors:
-            attached.project(tensors, layer.keep)
+def _alike(value: object, parameter: nn.Parameter) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape
 
 
 @torch.no_grad()

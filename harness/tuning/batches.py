@@ -27,6 +27,8 @@ def steps_for(epochs: float, rows: int, batch_size: int) -> int:
 def steps_for_tokens(tokens: int, features: Sequence[Any], batch_size: int) -> int:
     """Returns the steps that train on at least so many tokens, of text in windows of one length.
 
+    Every example is looked at, which takes what reading the data once takes.
+
     Args:
         tokens: How many.
         features: The training examples, each with `input_ids`.
@@ -35,12 +37,17 @@ def steps_for_tokens(tokens: int, features: Sequence[Any], batch_size: int) -> i
     Raises:
         Problem: The examples are no windows of one length, so that a step has no fixed number of tokens.
     """
-    looked = [features[at] for at in sorted({0, len(features) // 2, len(features) - 1})]
-    lengths = {len(each["input_ids"]) if "input_ids" in each else 0 for each in looked}
-    if len(lengths) > 1 or 0 in lengths:
+    length = _length(features[0])
+    odd = next((row for row in range(len(features)) if _length(features[row]) != length), None)
+    if odd is not None or not length:
         hint = "language_modelling cuts text into such windows; give steps or epochs for other tasks"
-        raise Problem("a budget of tokens needs text in windows of one length", where="tokens", hint=hint)
-    return math.ceil(tokens / (lengths.pop() * batch_size))
+        said = f": row {odd} has {_length(features[odd])} tokens, row 0 {length}" if odd else ""
+        raise Problem(f"a budget of tokens needs text in windows of one length{said}", where="tokens", hint=hint)
+    return math.ceil(tokens / (length * batch_size))
+
+
+def _length(feature: Mapping[str, Any]) -> int:
+    return len(feature.get("input_ids", ()))
 
 
 def rows_of(step: int, rows: int, batch_size: int, seed: int) -> list[int]:

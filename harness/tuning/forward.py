@@ -34,7 +34,7 @@ class Forward:
     """One model's result on one batch.
 
     Args:
-        loss: The model's own loss, the mean cross-entropy over the scored labels.
+        loss: The model's own loss, the mean cross-entropy over the scored labels; None if it was not asked for.
         logits: [batch, time, vocabulary].
         answer: [batch, time], the logit positions that predict a scored label; of a classifier [batch].
         valid: Per stack [batch, time], the positions that are no padding.
@@ -42,7 +42,7 @@ class Forward:
         norms: Per stack, the output of the final norm [batch, time, width]; empty likewise.
     """
 
-    loss: Tensor
+    loss: Tensor | None
     logits: Tensor
     answer: BoolTensor
     valid: Mapping[str, BoolTensor]
@@ -85,25 +85,42 @@ def positions(model: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, BoolTe
     return {"answer": predicting(batch["labels"], causal), **models.valid(model, batch)}
 
 
-def forward(model: nn.Module, batch: Mapping[str, Tensor], hidden: Mapping[str, Stack] | None = None) -> Forward:
+def forward(
+    model: nn.Module,
+    batch: Mapping[str, Tensor],
+    hidden: Mapping[str, Stack] | None = None,
+    *,
+    scored: bool = True,
+) -> Forward:
     """Runs a model on a batch.
 
     Args:
         model: The model, wrapped by accelerate or not.
         batch: A collated batch with labels, on the model's device.
         hidden: The stacks whose hidden states are wanted, from `stacks`.
+        scored: Whether its own loss is wanted: over a large vocabulary it takes a fifth of a small model's forward.
+
+    Raises:
+        Problem: Its loss is wanted, and it has none.
     """
     modules = [module for stack in (hidden or {}).values() for module in (*stack.blocks, stack.norm)]
-    with listening(modules) as heard:
-        out = model(**batch)
     inner = unwrapped(model)
+    read = batch if scored or inner.config.is_encoder_decoder else _without_labels(batch)
+    with listening(modules) as heard:
+        out = model(**read)
     sets = positions(inner, batch)
     answer = sets.pop("answer")
     blocks = {name: tuple(heard[block] for block in stack.blocks) for name, stack in (hidden or {}).items()}
     norms = {name: heard[stack.norm] for name, stack in (hidden or {}).items()}
-    if getattr(out, "loss", None) is None:
+    loss = getattr(out, "loss", None) if scored else None
+    if scored and loss is None:
         raise models.no_loss(inner)
-    return Forward(out.loss, out.logits, answer, sets, blocks, norms)
+    return Forward(loss, out.logits, answer, sets, blocks, norms)
+
+
+def _without_labels(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leaves out what only a loss is made of; the decoder of an encoder-decoder model reads its labels."""
+    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

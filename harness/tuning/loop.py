@@ -2,8 +2,8 @@
 
 Whoever iterates decides what to log, when to checkpoint and when to stop; the model is consistent at every report.
 
-One step: for each micro-batch, forward, losses, backward; then the method projects the gradients, the (optional) clip
-by global norm, the update, and the method projects the weights.
+One step: for each micro-batch, forward, losses, backward, in which a method masks its gradients; then the (optional)
+clip by global norm, the update, and what the method changes after it.
 
 Gradient accumulation: each mean is weighted by its share of the step's positions, n_micro / n_step, so that means over
 answer tokens are those of one big batch whatever the micro-batches hold. SquareHead stays a ratio within a micro-batch
@@ -48,7 +48,7 @@ class Report:
         loss: The weighted sum that was descended.
         terms: Every loss by name before its weight, and `name/positions` where it has several means.
         lr: The learning rate of this step.
-        grad_norm: Global norm of the projected gradient before the clip; not finite where the step was skipped.
+        grad_norm: Global norm of the gradient before the clip; not finite where the step was skipped.
         samples: Rows this step trained on, in all processes.
         tokens: Positions that are no padding, over all stacks and processes.
         seconds: Wall time of the step, data preparation included.
@@ -118,14 +118,12 @@ def train(
         means, whole = _backward(model, objective, batches, accelerator, step)
         devices.check_reached(model, trained)
         devices.draw(accelerator, seed, step, None)
-        attach.project_gradients(attached)
         norm = devices.full(accelerator.clip_grad_norm_(trained, math.inf if clip is None else clip))
         values, norm = _finite(means, norm, accelerator, step)
         optimizer.step()
         optimizer.zero_grad()
         skipped = _skipped(optimizer, accelerator, step)
         if not skipped:
-            attach.project_weights(attached)
             attach.evolve(attached, optimizer.state, step + 1, steps)
         terms = _terms(values)
         loss = sum(s.weight * terms[s.name] for s in objective.summands)

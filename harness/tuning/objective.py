@@ -81,9 +81,9 @@ def _summand(term: rooms.Term) -> Summand:
 
 
 def teach(objective: Objective, batch: Mapping[str, Tensor]) -> Forward:
-    """Runs the teacher on a batch, without a graph."""
+    """Runs the teacher on a batch, without a graph and without its own loss."""
     with torch.no_grad():
-        return forward.forward(objective.teacher, batch, objective.teacher_stacks)
+        return forward.forward(objective.teacher, batch, objective.teacher_stacks, scored=False)
 
 
 def measure(objective: Objective, model: nn.Module, batch: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-
-from torch import BoolTensor, Tensor
+from typing import TYPE_CHECKING
 
 from harness.problems import Problem
 from harness.runs.job import Progress
+
+if TYPE_CHECKING:
+    from torch import BoolTensor, Tensor
 
 
 @dataclass(frozen=True)

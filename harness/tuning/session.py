@@ -19,13 +19,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import BoolTensor, nn
 
 from harness import rooms
-from harness.data._rows import head
 from harness.memory import peak, reset_peak
 from harness.problems import Problem
 from harness.pruning import keep
@@ -33,30 +31,13 @@ from harness.runs.job import Progress
 from harness.tasks._lengths import fitting
 from harness.tuning import attach, checkpoint, devices, interrupts, reconstruction
 from harness.tuning.attach import Attached
-from harness.tuning.batches import Collate, batches, steps_for, steps_for_tokens
+from harness.tuning.batches import Collate, steps_for, steps_for_tokens
 from harness.tuning.loop import Report, train
-from harness.tuning.losses.squarehead import teacher_scale
-from harness.tuning.objective import Objective, objective, teach
-from harness.tuning.optimizer import adamw
+from harness.tuning.parts import Parts, begin
 from harness.tuning.phases import Phase, Ramp, by_phase, phases
-from harness.tuning.slopes import mean_gradients
 
 Curve = list[dict[str, float]]
 """One row a step: `step` and what `Report.curve` holds."""
-
-
-def rows_for(options: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Returns the rows that a section's `data`, `split` and `rows` name, lazily."""
-    return head(rooms.bind("data", options["data"])(options["split"]), options["rows"])
-
-
-def examples_for(
-    rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any], processor: Any
-) -> tuple[Sequence[Any], Collate]:
-    """Returns the training examples that a section's task makes of rows, and the function that collates them."""
-    task = rooms.parse(options["task"]).name
-    features = rooms.bind("task", options["task"], "examples")(rows, processor)
-    return features, partial(rooms.load("task", task).collate, processor=processor)
 
 
 def learning_rate(options: Mapping[str, Any], steps: int) -> Callable[[int], float]:
@@ -118,58 +99,57 @@ def fit(
     """
     if not len(features):
         raise Problem("there is no example to train on", where=str(options["data"]), hint="its rows may be too short")
-    size, seed, features = options["batch_size"], options["seed"], fitting(features, model)
+    features = fitting(features, model)
     steps = _steps(options, features)
     found = phases(steps, ramp.targets, options["last"]) if ramp else phases(steps)
-    rate = partial(learning_rate, options)
-    rate = by_phase(found, rate) if ramp and options["restart"] else rate(steps)
+    rate = _rate(options, found, steps)
     accelerator = devices.accelerator_for(options["precision"], ramp is not None)
-    set_seed(seed)
-    model.to(accelerator.device)
-    devices.recompute(model, options["recompute"])
-    teacher = None if teacher is None else teacher.to(accelerator.device)
-    aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
-    of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
-    keeps = _dense_masks(model, ramp) if ramp else keeps
-    gradients, cost = _gradients(model, aim, of, accelerator, options, len(features), keeps or {})
-    attached = attach.attach(model, keeps, options["method"], gradients) if keeps else attach.DENSE
-    dense = reconstruction.outputs(model, ramp.batches) if ramp and attached.allot else []
-    aged = bool(keeps) and _constant(options, "AGED")
-    for each in (model, aim.teacher):
-        devices.shard(each, accelerator)
-    optimizer = _optimizer(model, options, aged)
-    summary = {"steps": steps, "epochs": steps / steps_for(1, len(features), size), **cost}
-    summary |= _teacher_scale(aim, of, accelerator) | devices.said(accelerator)
-    wrapped, stepper = devices.spread(model, optimizer, accelerator)
-    start, notes = _resume(scratch, model, optimizer, attached, accelerator)
+    set_seed(options["seed"])
+    run = begin(model, teacher, features, collate, options, keeps, ramp, accelerator)
+    start, notes = _resume(scratch, run)
     loop = train(
-        wrapped, stepper, aim, of, accelerator, steps=steps, lr=rate, start=start, attached=attached,
-        clip=options["clip"], seed=seed,
+        run.wrapped, run.stepper, run.aim, run.of, accelerator, steps=steps, lr=rate, start=start,
+        attached=run.attached, clip=options["clip"], seed=options["seed"],
     )  # fmt: skip
-
-    def save(step: int) -> None:
-        notes["peak"] = max(notes["peak"], peak(accelerator.device))
-        notes["loss_scale"] = accelerator.scaler and accelerator.scaler.state_dict()
-        keep.verify(model, attached.keeps)
-        checkpoint.save(scratch, step, model, optimizer, notes, writes=accelerator.is_main_process)
-
+    save = partial(_save, scratch, run, notes)
     for turn, phase in enumerate(found, 1):
         if ramp and turn > len(notes["prunings"]):
-            notes["prunings"].append((yield from _prune(model, attached, ramp, phase, turn, dense)))
+            notes["prunings"].append((yield from _prune(run, ramp, phase, turn)))
             if options["restart"]:
-                optimizer.state.clear()
+                run.optimizer.state.clear()
             save(phase.start)
         reset_peak(accelerator.device)
         left = itertools.islice(loop, max(phase.end - max(phase.start, start), 0))
         yield from _follow(left, steps, options["checkpoint_every"], save, notes, scratch, accelerator)
         notes["peak"] = max(notes["peak"], peak(accelerator.device))
-    summary |= {**_parameters(model, attached), **_measured(notes)}
-    keep.verify(model, attached.keeps)
-    masks = attached.keeps
-    devices.gather(model, accelerator)
-    end(attached)
-    devices.unwrap(model, accelerator)
-    return notes["curve"], summary, masks
+    summary = {"steps": steps, "epochs": steps / steps_for(1, len(features), options["batch_size"])}
+    summary |= {**run.said, **_parameters(model, run.attached), **_measured(notes)}
+    return notes["curve"], summary, _end(run, end)
+
+
+def _save(scratch: Path, run: Parts, notes: dict[str, Any], step: int) -> None:
+    """Verifies the zeros and writes a checkpoint."""
+    notes["peak"] = max(notes["peak"], peak(run.accelerator.device))
+    notes["loss_scale"] = run.accelerator.scaler and run.accelerator.scaler.state_dict()
+    keep.verify(run.model, run.attached.keeps)
+    checkpoint.save(scratch, step, run.model, run.optimizer, notes, writes=run.accelerator.is_main_process)
+
+
+def _end(run: Parts, end: Callable[[Attached], None]) -> dict[str, BoolTensor]:
+    """Verifies the zeros, makes the model plain and whole again, and returns its masks."""
+    keep.verify(run.model, run.attached.keeps)
+    masks = run.attached.keeps
+    devices.gather(run.model, run.accelerator)
+    end(run.attached)
+    devices.unwrap(run.model, run.accelerator)
+    return masks
+
+
+def _rate(options: Mapping[str, Any], found: Sequence[Phase], steps: int) -> Callable[[int], float]:
+    """Returns the learning rate by steps done, of one schedule or of one that begins anew in every phase."""
+    if options.get("restart"):
+        return by_phase(found, partial(learning_rate, options))
+    return learning_rate(options, steps)
 
 
 def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> None:
@@ -195,58 +175,17 @@ def _steps(options: Mapping[str, Any], features: Sequence[Any]) -> int:
     return steps_for(options["epochs"], len(features), options["batch_size"])
 
 
-def _constant(options: Mapping[str, Any], name: str) -> bool:
-    """Returns a constant of the method's file; False where it has none."""
-    return bool(rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).constants.get(name))
-
-
-def _optimizer(model: nn.Module, options: Mapping[str, Any], aged: bool) -> torch.optim.Optimizer:
-    beta1, beta2 = options["betas"]
-    given = {"lr": options["lr"], "weight_decay": options["weight_decay"], "beta1": beta1, "beta2": beta2}
-    return adamw(model, **given, aged=aged)
-
-
-def _dense_masks(model: nn.Module, ramp: Ramp) -> dict[str, BoolTensor]:
-    """Returns masks that keep every weight of the layers that a ramp will prune."""
-    shapes = {name: model.get_submodule(name).weight.shape for names in ramp.blocks for name in names}
-    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
-
-
-def _gradients(
-    model: nn.Module,
-    aim: Objective,
-    of: Callable[[int], list[Any]],
-    accelerator: Accelerator,
-    options: Mapping[str, Any],
-    rows: int,
-    keeps: Mapping[str, BoolTensor],
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Returns the mean gradients that the method's `prepare` asks for, if it does, and what they cost."""
-    if not keeps:
-        return {}, {}
-    choice = rooms.resolve("method", options["method"])
-    if "gradient" not in rooms.ROOMS["method"].method(choice.name).needs:
-        return {}, {}
-    samples, begun = min(choice.options["samples"], rows), time.perf_counter()
-    reset_peak(accelerator.device)
-    found = mean_gradients(model, aim, of, accelerator, list(keeps), samples)
-    cost = {"samples": samples, "seconds": time.perf_counter() - begun, "peak_memory_bytes": peak(accelerator.device)}
-    return found, {"gradient": cost}
-
-
-def _prune(
-    model: nn.Module, attached: Attached, ramp: Ramp, phase: Phase, turn: int, dense: reconstruction.Outputs
-) -> Generator[Progress, None, dict[str, Any]]:
+def _prune(run: Parts, ramp: Ramp, phase: Phase, turn: int) -> Generator[Progress, None, dict[str, Any]]:
     """Prunes the model before a phase, its method's weights merged meanwhile; returns the pruning's row."""
-    begun, said = time.perf_counter(), {}
-    with attach.merged(attached), _plain(model):
+    attached, begun, said = run.attached, time.perf_counter(), {}
+    with attach.merged(attached), _plain(run.model):
         for name, mask in (yield from ramp.prune(phase.target, attached.keeps)).items():
             attached.layers[name].keep.copy_(mask)
         if attached.allot:
-            said["errors"] = reconstruction.errors(dense, model, ramp.batches)
+            said["errors"] = reconstruction.errors(run.dense, run.model, ramp.batches)
     if said:
         attach.allot(attached, ramp.blocks, said["errors"], turn)
-    attach.project_weights(attached)
+    attach.project(attached, run.optimizer.state)
     reached = keep.sparsity(attached.keeps)
     cost = {"seconds": time.perf_counter() - begun}
     return {"step": phase.start, "asked": phase.target, "reached": reached, **said, **cost}
@@ -272,29 +211,17 @@ def _measured(notes: Mapping[str, Any]) -> dict[str, Any]:
     return {**cost, "peak_memory_bytes": notes["peak"], **prunings, **skipped}
 
 
-def _resume(
-    scratch: Path, model: nn.Module, optimizer: Any, attached: Attached, accelerator: Accelerator
-) -> tuple[int, dict[str, Any]]:
+def _resume(scratch: Path, run: Parts) -> tuple[int, dict[str, Any]]:
     """Returns the steps done and the notes of the newest checkpoint after loading it, or those of a fresh start."""
     newest = checkpoint.newest(scratch)
     if newest is None:
         return 0, {"curve": [], "seconds": [], "peak": 0, "prunings": []}
-    start, notes = checkpoint.load(newest, model, optimizer)
-    if accelerator.scaler is not None:
-        accelerator.scaler.load_state_dict(notes["loss_scale"])
-    keep.verify(model, attached.keeps)
+    start, notes = checkpoint.load(newest, run.model, run.optimizer)
+    if run.accelerator.scaler is not None:
+        run.accelerator.scaler.load_state_dict(notes["loss_scale"])
+    keep.verify(run.model, run.attached.keeps)
+    attach.project(run.attached, run.optimizer.state)
     return start, notes
-
-
-def _teacher_scale(
-    aim: Objective, of: Callable[[int], list[Any]], accelerator: Accelerator
-) -> dict[str, dict[str, tuple[float, ...]]]:
-    """Returns what the teacher's hidden states measure on the first micro-batch, if the objective reads them."""
-    if not aim.teacher_stacks:
-        return {}
-    batch = {name: value.to(accelerator.device) for name, value in of(0)[0].items()}
-    with accelerator.autocast():
-        return {"teacher_mean_square": teacher_scale(teach(aim, batch))}
 
 
 def _follow(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 
 import pytest
@@ -7,26 +9,42 @@ import pytest
 from harness.bench import measure
 from harness.problems import Problem
 
+MEASURE = """
+import dataclasses, json, pathlib, sys
+from harness.bench import measure
+print(json.dumps(dataclasses.asdict(measure.run("it", sys.argv[2:], pathlib.Path(sys.argv[1])))))
+"""
+
 
 def python(code):
     return [sys.executable, "-S", "-c", code]
 
 
-def test_wall_time_processor_time_and_peak_memory_are_the_commands(tmp_path):
-    sleeps = measure.run("it", python("import time; time.sleep(0.5)"), tmp_path / "log")
+@pytest.fixture
+def measured(tmp_path):
+    """A function from Python code to its run, from a process that is small: the peak begins at the starter's size."""
+
+    def run(code):
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / "log"), *python(code)]
+        return measure.Run(**json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+    return run
+
+
+def test_wall_time_processor_time_and_peak_memory_are_the_commands(measured):
+    sleeps = measured("import time; time.sleep(0.5)")
     assert 0.5 <= sleeps.seconds < 20 and sleeps.cpu_seconds < sleeps.seconds
-    works = measure.run("it", python("sum(range(10**7))"), tmp_path / "log")
+    works = measured("sum(range(10**7))")
     assert works.cpu_seconds > sleeps.cpu_seconds
-    small = measure.run("it", python("pass"), tmp_path / "log")
-    large = measure.run("it", python("x = b'1' * (900 << 20)"), tmp_path / "log")
-    assert small.peak_bytes < large.peak_bytes and 900 << 20 < large.peak_bytes < 1000 << 20
+    small, large = measured("pass"), measured("x = b'1' * (300 << 20)")
+    assert small.peak_bytes < 200 << 20 < 300 << 20 < large.peak_bytes < 400 << 20
 
 
-def test_children_count_too(tmp_path):
+def test_children_count_too(measured):
     child = (
-        "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'x = b\"1\" * (700 << 20)'], check=True)"
+        "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'x = b\"1\" * (300 << 20)'], check=True)"
     )
-    assert measure.run("it", python(child), tmp_path / "log").peak_bytes > 700 << 20
+    assert measured(child).peak_bytes > 300 << 20
 
 
 def test_a_failed_command_is_told_with_the_end_of_its_output(tmp_path):

@@ -67,3 +67,43 @@ def test_a_config_tells_the_widths_of_its_layers(family):
     assert fits.family_of(config) == family
     told = {config[key] for key in fits.WIDTHS if isinstance(config.get(key), int)}
     assert all(any(width % known == 0 for known in told) for width in widths) and told
+
+
+LLAMA = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("method", "config", "said"),
+    [
+        ("lora:rank=193", LLAMA, "no layer with keys and values = 192 has rank 193"),
+        ("lora:rank=192", LLAMA, None),
+        ("losa:rank=40", {**LLAMA, "head_dim": 13}, "keys and values = 39"),
+        ("lors:rank=600", {"d_model": 512, "d_ff": 2048}, "d_model = 512 has rank 600"),
+        ("spp:rank=1000", LLAMA, None),
+        ("seft:rank=193", LLAMA, None),
+        ("lora:rank=600", {"vocab_size": 33}, None),
+    ],
+)
+def test_a_rank_that_the_narrowest_layer_cannot_have_is_told(method, config, said):
+    problem = fits.wrong_rank(config, str(rooms.resolve("method", method)))
+    assert (problem is None) is (said is None)
+    if said:
+        assert said in problem.what and problem.hint.startswith("at most")
+
+
+@pytest.mark.parametrize(
+    ("method", "pattern", "wrong"),
+    [
+        ("seft", "2:4", True),
+        ("seft", "mixed_nm", True),
+        ("seft:reactivate=false", "2:4", False),
+        ("seft", "unstructured", False),
+        ("masked", "2:4", False),
+    ],
+)
+def test_revived_weights_and_groups_do_not_go_together(method, pattern, wrong):
+    given = str(rooms.resolve("method", method)), str(rooms.resolve("pattern", pattern))
+    problem = fits.wrong_revival(*given)
+    assert (problem is not None) == wrong
+    if wrong:
+        assert "would break the pattern" in problem.what and problem.hint == "write seft:reactivate=false"

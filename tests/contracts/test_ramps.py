@@ -46,7 +46,23 @@ def test_a_method_that_merges_and_whose_mask_stays_may_have_one(method):
     ],
 )
 def test_a_ramp_that_the_pruning_does_not_allow_is_told(ramp, given, said):
-    assert said in wrong_ramp(ramp, Prune.model_validate({**PRUNE, **given}).model_dump(mode="json")).what
+    section = Tune.model_validate({**TUNE, "ramp": ramp}).model_dump(mode="json")
+    assert said in wrong_ramp(section, Prune.model_validate({**PRUNE, **given}).model_dump(mode="json")).what
+
+
+@pytest.mark.parametrize(
+    ("given", "few"), [({"steps": 4}, True), ({"steps": 5}, False), ({"steps": 9, "last": 0.9}, True)]
+)
+def test_too_few_steps_for_a_ramp_are_told_before_it_runs(given, few):
+    section = Tune.model_validate({**TUNE, "ramp": "cubic:steps=5", **given}).model_dump(mode="json")
+    wrong = wrong_ramp(section, Prune.model_validate(PRUNE).model_dump(mode="json"))
+    assert (wrong is not None) == few and (not few or "steps are too few for 5 prunings" in wrong.what)
+
+
+def test_of_epochs_the_steps_are_not_known_yet():
+    given = {**TUNE, "ramp": "cubic:steps=5", "steps": None, "epochs": 0.001}
+    section = Tune.model_validate(given).model_dump(mode="json")
+    assert wrong_ramp(section, Prune.model_validate(PRUNE).model_dump(mode="json")) is None
 
 
 @pytest.mark.parametrize(
@@ -54,4 +70,5 @@ def test_a_ramp_that_the_pruning_does_not_allow_is_told(ramp, given, said):
 )
 def test_others_are_allowed(ramp, pattern):
     given = {**PRUNE, "pattern": pattern, "sparsity": 0.6 if pattern == "unstructured" else None}
-    assert wrong_ramp(ramp, Prune.model_validate(given).model_dump(mode="json")) is None
+    section = Tune.model_validate({**TUNE, "ramp": ramp}).model_dump(mode="json")
+    assert wrong_ramp(section, Prune.model_validate(given).model_dump(mode="json")) is None

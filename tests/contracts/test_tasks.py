@@ -82,7 +82,7 @@ def test_every_option_is_explained(name):
 def test_examples_make_batches_that_the_model_learns_from(task):
     module, model, processor, rows = task
     examples = module.examples(rows, processor, **quick(module.examples))
-    batch = module.collate([examples[i] for i in range(min(3, len(examples)))], processor)
+    batch = module.collate([examples[i] for i in range(min(3, len(examples)))], processor=processor)
     assert all(isinstance(tensor, torch.Tensor) for tensor in batch.values())
     assert all((labels != -100).any() for labels in batch["labels"])
     loss = model(**batch).loss

@@ -58,3 +58,17 @@ def test_bfloat16_is_compared_in_float32(dense):
     model, inputs, said = dense
     rounded = rooms.bind("engine", "torch_dense:dtype=bfloat16")(copy.deepcopy(model))
     assert TOLERANCE < agreement(rounded, inputs, said)["logit_error"] < 0.2
+
+
+def test_a_model_that_computes_no_number_is_no_reference(dense):
+    model, inputs, _ = dense
+    model = copy.deepcopy(model)
+    name = f"{prunable(model)[4]}.weight"
+    model.get_parameter(name).data[3, 3] = float("nan")
+    with pytest.raises(Problem, match="the model computes logits that are not finite") as caught:
+        reference(model, inputs, 3)
+    assert caught.value.where == name and "this weight" in caught.value.hint
+    model.get_parameter(name).data.fill_(3e38)
+    with pytest.raises(Problem, match="the model computes logits that are not finite") as caught:
+        reference(model, inputs, 3)
+    assert caught.value.where is None and "activations" in caught.value.hint

@@ -33,7 +33,7 @@ def test_bytes_are_those_that_are_stored(sparsity, precision):
         ("avx512", 0.5, "int8", "bitmask"),
         ("avx512", 0.75, "bf16", "bitmask"),
         ("avx512", 0.97, "fp32", "index"),
-        ("avx2", 0.5, "int8", "slot:slots=8"),
+        ("avx2", 0.5, "int8", "dense"),
         ("avx2", 0.8, "int8", "slot:slots=4"),
         ("avx2", 0.97, "fp32", "index"),
     ],

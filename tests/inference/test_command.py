@@ -74,6 +74,6 @@ def test_a_packed_engine_has_its_form_on_disk(engines, expected):
 
 def test_forms_beside_zeroed_models_are_said_to_be_of_the_model_as_it_is(monkeypatch):
     monkeypatch.setattr(command, "table", lambda report: "| its table |")
-    said = {"model": "a/model@1", "measurements": [{"sparsity": None}], "break_even": [], "forms": []}
+    said = {"model": "a/model@1", "measurements": [{"sparsity": None}], "break_even": [], "forms": [], "left_out": {}}
     assert "| its table |" in command.tables(said) and "as it is" not in command.tables(said)
     assert "of the model as it is" in command.tables(said | {"measurements": [{"sparsity": 0.5}]})

@@ -123,6 +123,40 @@ def test_an_engine_that_is_not_what_it_says_is_not_reported(tiny_models, monkeyp
         report(tiny_models.tiny("mpt")[0], ["torch_int8"], Setting(1, 4, 3, repeats=1))
 
 
+def test_the_baseline_is_that_of_the_engines_where_none_is_given(tiny_models, monkeypatch):
+    monkeypatch.setattr(module, "device_of", lambda names: pytest.fail(" ".join(names)))
+    for engine, expected in (("torch_24", "bfloat16"), ("torch_csr", "float32")):
+        with pytest.raises(pytest.fail.Exception, match=f"torch_dense:dtype={expected} {engine}"):
+            report(tiny_models.tiny("llama")[0], [engine], Setting())
+    with pytest.raises(pytest.fail.Exception, match="torch_dense:dtype=float32 torch_24"):
+        report(tiny_models.tiny("llama")[0], ["torch_24"], Setting(), against="torch_dense")
+
+
+def test_a_float32_baseline_on_a_gpu_is_remarked_on(said):
+    gpu = said["machine"] | {"gpu": "a GPU"}
+    assert "The baseline computes in float32" in table(said | {"machine": gpu})
+    assert "The baseline computes in float32" not in table(said)
+
+
+def test_an_engine_that_cannot_hold_the_weights_is_named(tiny_models):
+    with pytest.raises(Problem, match=r"not at most 2") as caught:
+        report(tiny_models.tiny("llama")[0], ["packed:format=2:4"], Setting(1, 4, 3, repeats=1))
+    engine, layers = caught.value.where.split(": ")
+    assert engine.startswith("packed:format=2:4,") and layers.startswith("model.layers.0.self_attn.q_proj, ")
+    assert caught.value.hint
+
+
+def test_an_engine_whose_logits_are_not_finite_is_named(tiny_models, monkeypatch):
+    def overflow(model):
+        model.lm_head.weight = torch.nn.Parameter(torch.full_like(model.lm_head.weight, torch.nan))
+        return model
+
+    monkeypatch.setattr(rooms.load("engine", "torch_csr"), "prepare", overflow)
+    with pytest.raises(Problem, match="the engine computes logits that are not finite") as caught:
+        report(tiny_models.tiny("llama")[0], ["torch_csr"], Setting(1, 4, 3, repeats=1))
+    assert caught.value.where == "torch_csr"
+
+
 def test_forms_are_shown_in_mebibytes():
     text = loaded(
         [{"format": "slot", "precision": "int8", "bytes_on_disk": 2**20, "bytes_in_memory": 2**21, "load_seconds": 0.5}]
@@ -135,6 +169,17 @@ def test_more_tokens_than_the_model_reads_are_refused(tiny_models):
     most = model.config.max_position_embeddings
     with pytest.raises(Problem, match=f"{most + 1} tokens are asked for, and the model's decoder reads up to {most}"):
         report(model, [DENSE], Setting(1, most - 3, 4, repeats=1))
+
+
+@pytest.mark.parametrize("batch", [10**12, 10**30])
+def test_logits_that_no_machine_holds_are_refused(tiny_models, batch):
+    with pytest.raises(Problem, match=f"batch {batch} has .* GB of logits, and this machine"):
+        report(tiny_models.tiny("llama")[0], [DENSE], Setting(batch, 4, 3, repeats=1))
+
+
+def test_an_empty_baseline_is_no_default(tiny_models):
+    with pytest.raises(Problem, match="unknown engine ''"):
+        report(tiny_models.tiny("llama")[0], ["torch_csr"], Setting(), against="")
 
 
 def test_more_threads_than_cores_are_refused():

@@ -136,6 +136,26 @@ def test_a_processor_that_is_broken_or_not_there_is_a_problem(saved):
         models.load_processor(folder)
     for file in folder.glob("*token*"):
         file.unlink()
-    with pytest.raises(Problem, match="no tokenizer or processor here") as caught:
+    with pytest.raises(Problem, match="this model has no tokenizer: none of") as caught:
         models.load_processor(folder)
     assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", {"d_kv": "x"}),
+        ("config.json", {"dtype": "float99"}),
+        ("generation_config.json", []),
+        ("tokenizer.json", None),
+        ("tokenizer_config.json", []),
+    ],
+)
+def test_whatever_transformers_says_is_a_problem(saved, file, content):
+    folder = saved[2]
+    before = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps({**before, **content} if isinstance(content, dict) else content))
+    with pytest.raises(Problem, match=r"transformers cannot load the (model|processor) here: ") as caught:
+        models.load(folder)
+        models.load_processor(folder)
+    assert caught.value.where == str(folder) and len(str(caught.value)) < 1200

@@ -54,6 +54,23 @@ def test_the_folder_is_a_plain_model_whose_zeros_stayed(harness, folders, ids, t
     assert [path.name for path in out.parent.iterdir()] == ["tuned"]
 
 
+def test_two_processes_tune_together(harness, folders, ids, tmp_path, monkeypatch):
+    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
+    found = []
+    for name, more in (("one", ()), ("two", ("--processes", 2, "--parallel", "fsdp"))):
+        given = ("tune", folders["sparse"], "--out", tmp_path / name, "--data", ids, *FAST, *more)
+        status, _, err = harness(*given)
+        assert status == 0, err
+        found.append(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name).state_dict())
+    report = json.loads((tmp_path / "two" / "tune.json").read_text())
+    assert (report["processes"], report["parallel"]) == (2, "fsdp")
+    assert all(float((a - found[1][name]).norm()) < 1e-3 * float(a.norm()) for name, a in found[0].items())
+    status, _, err = harness(
+        "tune", folders["sparse"], "--out", tmp_path / "x", "--data", ids, *FAST, "--parallel", "dp"
+    )
+    assert status == 2 and "unknown way to train in parallel 'dp'" in err
+
+
 def test_masks_may_be_the_exact_zeros(harness, folders, ids, tmp_path):
     bare = tmp_path / "bare"
     model, processor = models.load(folders["sparse"]), models.load_processor(folders["sparse"])

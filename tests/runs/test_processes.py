@@ -64,6 +64,12 @@ def test_a_killed_process_is_a_problem_that_says_so(begin, tmp_path):
     assert caught.value.where == str(tmp_path / "scratch" / "process-1.log") and not children()
 
 
+def test_a_killed_process_is_told_and_not_that_another_lost_it(begin):
+    with pytest.raises(Problem, match="process 1 of 2 was ended by SIGKILL") as caught:
+        list(begin("lose"))
+    assert "memory ran out" in caught.value.hint and not children()
+
+
 def test_closing_the_iterator_ends_the_processes(begin):
     steps = begin("slow")
     assert next(steps) == Progress(1, 2)

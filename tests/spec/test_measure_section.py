@@ -31,15 +31,17 @@ reference:
 def engines(house):
     folder = rooms.PACKAGE / "inference" / "engines"
     folder.mkdir(parents=True)
-    (folder / "quick.py").write_text("def prepare(model, *, bits: int = 32):\n    ...\n")
-    (folder / "torch_dense.py").write_text("def prepare(model):\n    ...\n")
+    (folder / "quick.py").write_text("DEVICE = 'cpu'\ndef prepare(model, *, bits: int = 32):\n    ...\n")
+    (folder / "fast.py").write_text("DEVICE = 'cuda'\ndef prepare(model):\n    ...\n")
+    dense = "DEVICE = 'any'\ndef prepare(model, *, dtype: str = 'float32'):\n    ...\n"
+    (folder / "torch_dense.py").write_text(dense)
 
 
 def test_every_default_is_written_out(registry):
     cell = registry.cells(text=SPEED)[-1]
     assert cell.settings["measure"] == {
         "engine": "quick:bits=8",
-        "against": "torch_dense",
+        "against": "torch_dense:dtype=float32",
         "batch": 2,
         "prompt": 128,
         "tokens": 32,
@@ -95,3 +97,12 @@ def test_no_evaluation_is_called_as_a_section_is(registry):
 def test_a_setting_of_it_can_be_overridden(registry):
     cell = registry.cells(text=SPEED, set=("measure.threads=4",))[0]
     assert cell.settings["measure"]["threads"] == 4
+
+
+def test_the_baseline_follows_the_engine_of_each_cell(registry):
+    text = SPEED.replace('int8: {measure.engine: "quick:bits=8"}', "int8: {measure.engine: fast}")
+    found = {cell.label: cell.settings["measure"]["against"] for cell in registry.cells(text=text)}
+    assert found["0.5/fp32"] == "torch_dense:dtype=float32" and found["0.5/int8"] == "torch_dense:dtype=bfloat16"
+    given = text.replace("measure: {batch: 2}", "measure: {batch: 2, against: torch_dense}")
+    found = {cell.label: cell.settings["measure"]["against"] for cell in registry.cells(text=given)}
+    assert set(found.values()) == {"torch_dense:dtype=float32"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.tasks._batches import in_batches, padded
+from harness import rooms
+from harness.models import IGNORED
+from harness.tasks._batches import in_batches, labelled, padded
 
 
 @pytest.mark.parametrize("start", range(8))
@@ -33,3 +35,17 @@ def test_nothing_is_predicted_before_it_is_asked_for():
 def test_padding_on_either_side():
     assert padded([[1, 2, 3], [4]], 0).tolist() == [[1, 2, 3], [4, 0, 0]]
     assert padded([[1, 2, 3], [4]], 9, left=True).tolist() == [[1, 2, 3], [9, 9, 4]]
+
+
+def test_labels_are_padded_by_their_own_length_and_not_scored_there():
+    class Tokenizer:
+        pad_token_id = 7
+
+    batch = labelled([{"input_ids": [1, 2, 3], "labels": [1]}, {"input_ids": [4], "labels": [5, 6]}], Tokenizer)
+    assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 7, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [[1, IGNORED], [5, 6]]
+
+
+def test_tasks_of_written_answers_share_one_collate():
+    assert {rooms.load("task", name).collate for name in ("instruction", "reasoning", "translation")} == {labelled}

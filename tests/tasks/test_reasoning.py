@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.problems import Problem
-from harness.tasks import reasoning
+from harness.tasks import _generate, reasoning
 
 ROWS = [
     {
@@ -75,7 +75,7 @@ def seen(monkeypatch):
         answer = tokenizer(" 7 cats\n#### 7\n\nQuestion: 8", add_special_tokens=False, return_tensors="pt").input_ids
         return torch.cat([batch["input_ids"], answer.expand(len(batch["input_ids"]), -1)], 1)
 
-    monkeypatch.setattr(reasoning, "generate", generate)
+    monkeypatch.setattr(_generate, "generate", generate)
     return prompts
 
 

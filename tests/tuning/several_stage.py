@@ -21,7 +21,8 @@ VERSION = 1
 
 def run(job):
     """Does what `job.options["do"]` says."""
-    yield from {"fit": _fit, "fail": _fail, "raise": _raise, "die": _die, "slow": _slow}[job.options["do"]](job)
+    known = {"fit": _fit, "fail": _fail, "raise": _raise, "die": _die, "lose": _lose, "slow": _slow}
+    yield from known[job.options["do"]](job)
 
 
 def case(options: dict, scratch, mask=None):
@@ -68,6 +69,15 @@ def _die(job):
     if os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
+
+
+def _lose(job):
+    """The second process is killed a moment after the first has told that its peer is gone."""
+    yield Progress(1, 2)
+    if os.environ["RANK"] == "1":
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise RuntimeError("Connection closed by peer")
 
 
 def _slow(job):

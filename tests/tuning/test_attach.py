@@ -17,26 +17,32 @@ def test_attaching_prunes_exactly_the_masked_layers(tiny, masks):
         assert torch.equal(p, q if mask is None else q * mask)
 
 
-def test_projection_reaches_gradients_and_weights(tiny, masks):
+def test_projection_reaches_weights_and_moments(tiny, masks):
     model = tiny()
     keeps = masks(model)
     attached = a.attach(model, keeps, "masked")
+    optimizer = torch.optim.AdamW(model.parameters())
     for p in model.parameters():
         p.grad = torch.ones_like(p)
-        p.data.fill_(1)
-    a.project_gradients(attached)
-    a.project_weights(attached)
+    optimizer.step()
+    assert all(model.get_submodule(name).weight[~mask].any() for name, mask in keeps.items())
+    a.project(attached, optimizer.state)
     a.merge(attached)
     for name, mask in keeps.items():
-        layer = model.get_submodule(name)
-        assert torch.equal(layer.weight.grad, mask.float()) and torch.equal(layer.weight, mask.float())
-    assert model.model.norm.weight.grad.min() == 1
+        weight = model.get_submodule(name).weight
+        for tensor in (weight, optimizer.state[weight]["exp_avg"], optimizer.state[weight]["exp_avg_sq"]):
+            assert tensor.shape == mask.shape and not tensor[~mask].any() and tensor[mask].all()
+    assert optimizer.state[model.model.norm.weight]["exp_avg"].all()
 
 
-def test_dense_fine_tuning_projects_nothing(tiny):
-    a.project_gradients(a.DENSE)
-    a.project_weights(a.DENSE)
+def test_where_nothing_is_projected_nothing_changes(tiny, masks):
+    a.project(a.DENSE, {})
     a.merge(a.DENSE)
+    model = tiny()
+    attached = a.attach(model, masks(model), "lora")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    a.project(attached, {})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_an_interrupted_pruning_leaves_the_layers_own_weights_even_where_no_change_could_be_put_back(tiny, masks):

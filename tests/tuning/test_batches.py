@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.problems import Problem
 from harness.tuning import batches as module
-from harness.tuning.batches import batches, rows_of, steps_for
+from harness.tuning.batches import batches, rows_of, steps_for, steps_for_tokens
 
 
 @given(rows=st.integers(1, 40), size=st.integers(1, 12), seed=st.integers(0, 99), epoch=st.integers(0, 3))
@@ -42,3 +44,13 @@ def test_micro_batches_split_a_step():
     assert [[len(m["rows"]) for m in of(step)] for step in range(4)] == [[3, 1], [3, 1], [2], [3, 1]]
     flat = [x for step in range(3) for m in of(step) for x in m["rows"]]
     assert sorted(flat) == list("abcdefghij")
+
+
+def test_a_budget_of_tokens_needs_windows_of_one_length():
+    windows = [{"input_ids": [1] * 8}] * 20
+    assert [steps_for_tokens(tokens, windows, 2) for tokens in (1, 16, 17, 160)] == [1, 1, 2, 10]
+    odd = [*windows[:4], {"input_ids": [1] * 7}, *windows]
+    with pytest.raises(Problem, match="windows of one length: row 4 has 7 tokens, row 0 8"):
+        steps_for_tokens(16, odd, 2)
+    with pytest.raises(Problem, match="windows of one length\n"):
+        steps_for_tokens(16, [{"labels": [1]}] * 3, 2)

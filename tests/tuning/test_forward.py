@@ -56,3 +56,16 @@ def test_gradients_of_hidden_states_survive_gradient_checkpointing(tiny, batches
         sum(x.square().mean() for x in result.blocks["decoder"]).backward()
         gradients.append(model.model.layers[0].mlp.up_proj.weight.grad)
     assert torch.equal(*gradients)
+
+
+@mark.parametrize("family", ["llama", "t5"])
+def test_without_its_loss_a_model_computes_the_same(tiny, batches, family):
+    model, batch = tiny(family).eval(), batches[family]()
+    one, other = (forward.forward(model, batch, forward.stacks(model), scored=scored) for scored in (True, False))
+    assert one.loss is not None and other.loss is None
+    assert torch.equal(one.logits, other.logits) and torch.equal(one.answer, other.answer)
+    assert all(torch.equal(one.norms[stack], norm) for stack, norm in other.norms.items())
+    heard = {}
+    model.register_forward_pre_hook(lambda _, given, named: heard.update(named), with_kwargs=True)
+    forward.forward(model, batch, scored=False)
+    assert ("labels" in heard) == (family == "t5")

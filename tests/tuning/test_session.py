@@ -13,6 +13,8 @@ import torch
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.tuning import checkpoint, session
+from harness.tuning import parts as run_of
+from harness.tuning.optimizer import adamw
 
 OPTIONS = {
     "data": "prose",
@@ -125,7 +127,7 @@ def test_a_diverged_run_names_the_step_and_keeps_the_last_good_checkpoint(parts,
         next(run)
     model = parts()[0][0]
     session.attach.attach(model, named["keeps"], "masked")
-    step, notes = checkpoint.load(checkpoint.newest(tmp_path), model, session.adamw(model, lr=1))
+    step, notes = checkpoint.load(checkpoint.newest(tmp_path), model, adamw(model, lr=1))
     assert step == 3 and len(notes["curve"]) == 3
     keep.verify(model, named["keeps"])
 
@@ -144,7 +146,8 @@ def test_a_damaged_checkpoint_is_refused(parts, tmp_path):
 
 def test_lost_zeros_are_noticed_at_the_checkpoint(parts, tmp_path, monkeypatch):
     given, named = parts()
-    monkeypatch.setattr(session.attach.rooms.load("method", "masked"), "project", lambda tensors, keep: None)
+    plain = lambda x, weight, keep, trained: torch.nn.functional.linear(x, weight)  # noqa: E731
+    monkeypatch.setattr(session.attach.rooms.load("method", "masked"), "adapt", plain)
     with pytest.raises(Problem, match=r"(?s)pruned weights are not zero.*there was no checkpoint yet"):
         finish(session.fit(*given, tmp_path, **named))
     assert checkpoint.newest(tmp_path) is None, "a checkpoint without its zeros is no good one"
@@ -191,26 +194,22 @@ def test_a_warmup_longer_than_the_epochs_names_both(parts, tmp_path):
         next(session.fit(*given, tmp_path, **named))
 
 
+@pytest.mark.parametrize(("method", "passes"), [("lors:samples=4", 1), ("lors:init=kaiming", 0), ("masked", 0)])
+def test_gradients_are_taken_where_a_method_looks_at_them(parts, tmp_path, monkeypatch, method, passes):
+    taken = []
+    take = run_of.mean_gradients
+    monkeypatch.setattr(run_of, "mean_gradients", lambda *given: taken.append(1) or take(*given))
+    given, named = parts(method=method, steps=1, warmup=0)
+    keep.apply(given[0], named["keeps"])
+    _, (_, summary, _) = finish(session.fit(*given, tmp_path, **named))
+    assert len(taken) == passes and ("gradient" in summary) == bool(passes)
+
+
 def test_frozen_parameters_are_not_counted_as_trained(parts, tmp_path):
     given, _ = parts(loss="cross_entropy", steps=1, warmup=0)
     given[0].model.norm.weight.requires_grad_(False)
     _, (_, summary, _) = finish(session.fit(*given, tmp_path))
     assert summary["parameters"] - summary["trained_parameters"] == given[0].model.norm.weight.numel()
-
-
-def test_the_first_rows_of_a_split_are_read_lazily(monkeypatch):
-    asked = []
-
-    class Spy(list):
-        def __getitem__(self, index):
-            asked.append(index)
-            return super().__getitem__(index)
-
-    monkeypatch.setattr(session.rooms, "bind", lambda kind, text: lambda split: Spy([split, "b", "c"]))
-    rows = session.rows_for({"data": "prose", "split": "train", "rows": 2})
-    assert len(rows) == 2 and not asked
-    assert rows[0] == "train" and asked == [0]
-    assert len(session.rows_for({"data": "prose", "split": "train", "rows": 9})) == 3
 
 
 SCRIPT = """

@@ -8,8 +8,9 @@ of any of these types out in memory and gets them back:
     unpack(tensors, shape, *, options) -> codes [out, in], byte for byte
     TENSORS, INTEGER        the names and types of what is stored, and of what is added for int8
 
-so a new format knows nothing of scales or rounding. A code that is zero is not stored, whether it was pruned or rounded
-to zero. `pack` and `unpack` here do both steps and are what others call:
+so a new format knows nothing of scales or rounding; how large its tensors are stands in `_sizes`. A code that is zero
+is not stored, whether it was pruned or rounded to zero. `pack` and `unpack` here do both steps and are what others
+call:
 
     packed = pack(weight, "bitmask", "int8")      # or "slot:slots=8", "2:4", "index", "dense"
     packed.bytes, unpack(packed)                  # fp32 [out, in]; what the kernels multiply with, exactly
@@ -20,6 +21,7 @@ model.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,6 +29,7 @@ import torch
 from torch import Tensor
 
 from harness import rooms
+from harness.inference.formats import _sizes
 from harness.inference.values import PRECISIONS, decode, encode
 from harness.problems import Problem, unknown
 
@@ -91,16 +94,29 @@ def unpack(packed: Packed) -> Tensor:
 
 
 def check(packed: Packed, where: str | None = None) -> None:
-    """Checks that a packed matrix has a known format and precision and tensors of the right names, order and types.
+    """Checks that a packed matrix has a known format and precision and tensors of the right names, types and sizes.
+
+    The kernels read what these say without looking. What is checked costs no more for a large matrix: that every
+    column number lies in the matrix, say, is taken on trust; `storage` holds a checksum for it.
+
+    Args:
+        packed: The matrix.
+        where: What problems name: the file and the layer.
 
     Raises:
-        Problem: It has not.
+        Problem: It has not; the tensor is named.
     """
     wanted = types(packed.format, packed.precision, where)
     found = {name: _name(tensor.dtype) for name, tensor in packed.tensors.items()}
     if list(found.items()) != list(wanted.items()):
         what = f"format {packed.format!r} in {packed.precision} stores {_listed(wanted)}, not {_listed(found)}"
         raise Problem(what, where=where, hint="pack the weights anew; packed tensors cannot be cast")
+    choice = _chosen(packed.format, where)
+    try:
+        _sizes.check(packed.tensors, packed.shape, choice.name, choice.options)
+    except Problem as problem:
+        rows, columns = packed.shape
+        raise problem.at(where or f"{packed.format} {packed.precision} of {rows} x {columns}") from None
 
 
 def types(format: str, precision: str, where: str | None = None) -> dict[str, str]:
@@ -111,10 +127,23 @@ def types(format: str, precision: str, where: str | None = None) -> dict[str, st
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS, where)
-    module = rooms.load("format", rooms.resolve("format", format, where).name)
+    module = rooms.load("format", _chosen(format, where).name)
     stored = {**module.TENSORS, **({**module.INTEGER, "scales": "float32"} if precision == "int8" else {})}
     codes = _name(PRECISIONS[precision])
     return {name: codes if dtype == "codes" else dtype for name, dtype in stored.items()}
+
+
+def _chosen(format: str, where: str | None) -> rooms.Choice:
+    try:
+        return _resolved(format)
+    except Problem as problem:
+        raise problem.at(where) if where else problem from None
+
+
+@functools.cache
+def _resolved(format: str) -> rooms.Choice:
+    """A model has hundreds of layers of few formats, and reading a choice takes longer than the rest of a check."""
+    return rooms.resolve("format", format)
 
 
 def _name(dtype: torch.dtype) -> str:

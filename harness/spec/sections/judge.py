@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
+from harness.inference.baseline import baseline
 from harness.spec.choices import Data, Task, agree, constant, fault, one_of
 from harness.spec.fits import wrong_metric
 from harness.spec.sections.shared import DATA, LARGEST_SEED, STRICT
@@ -51,8 +52,10 @@ class Measure(BaseModel):
     engine: Annotated[str, one_of("engine")] = Field(
         "packed", validate_default=True, description="What runs the model."
     )
-    against: Annotated[str, one_of("engine")] = Field(
-        "torch_dense", validate_default=True, description="What speed-ups are over, with the same weights."
+    against: Annotated[str, one_of("engine")] | None = Field(
+        None,
+        validate_default=True,
+        description="What speed-ups are over, with the same weights; dense float32, for a GPU's engine bfloat16.",
     )
     batch: int = Field(1, ge=1, description="Rows at once.")
     prompt: int = Field(128, ge=1, description="Tokens read before the first is generated; speech fills its window.")
@@ -61,3 +64,8 @@ class Measure(BaseModel):
     warmup: int = Field(1, ge=0, description="Rounds before them that do not count.")
     threads: int | None = Field(None, ge=1, description="Threads of the CPU; null for as many as torch takes.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Draws the prompt.")
+
+    @field_validator("against", mode="before")
+    @classmethod
+    def _of_the_engine(cls, against: Any, info: ValidationInfo) -> Any:
+        return baseline([info.data["engine"]]) if against is None and "engine" in info.data else against

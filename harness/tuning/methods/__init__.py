@@ -1,21 +1,21 @@
-"""Methods: what is trained, and how the zeros stay. One file a method, four small functions on one layer's tensors.
+"""Methods: what is trained, and how the zeros stay. One file a method, small functions on one layer's tensors.
 
 prepare(weight [out, in], keep [out, in], [gradient,] *, <options>) -> dict[str, Tensor]
     The tensors that are trained, by name. The name "weight" stands for the layer's own weight; any other becomes a new
     parameter of the layer, and a weight that is not among them is frozen. A method that asks for `gradient` [out, in]
     is given the mean gradient of the loss, of the pruned model, over its option `samples` of training examples.
-project(tensors, keep) -> None
-    Puts tensors that are named as above back where the method allows them, in place. The loop calls it on the gradients
-    before they are clipped and on the trained tensors after every update.
 adapt(x, weight, keep, trained) -> y
-    The layer's forward without its bias, which is added afterwards. A method that trains nothing but the layer's own
-    weight has none.
+    The layer's forward without its bias, which is added afterwards. Whoever trains the layer's own weight masks its
+    gradient in the backward: an update then leaves pruned weights, and their moments, at 0.
 merge(weight, keep, trained) -> Tensor [out, in]
     The final weight, with zeros wherever keep is False; it is written into the layer, and what was added is
     taken off.
 
-Two more, for methods whose mask or trained positions move:
+More, for methods whose mask, or what they train, moves:
 
+project(tensors, keep) -> None
+    Puts tensors that are named as those of `prepare`, what is trained or the optimiser's moments of it, back where the
+    method allows them, in place. Called where the mask was changed from outside: after a ramp's pruning.
 state(weight, keep, *, <options>) -> dict[str, Tensor]
     Tensors that the method keeps besides, as buffers of the layer, found in `trained` by `adapt`, `evolve`, `merge`.
 evolve(weight, keep, trained, moments, step, steps, *, <options>) -> None
@@ -31,5 +31,8 @@ FREEZES = True     everything of the model that the method does not train is fro
 MERGES = False     the result is the sparse model with an adapter beside it, because merged it would not be sparse
 KEEPS = False      the mask moves and may grow, by a budget of the method's own
 PRUNES = True      merged it is dense, and the tune stage prunes it again as the cell's prune section says
+GRADIENT = {...}   values of options with which `prepare` looks at its gradient; with others it is given None instead
+RANK = "rank"      the option that is the rank of a product: at most a layer's smaller side
+REVIVES = "..."    the option with which pruned weights come back, which no N:M pattern allows
 AGED = True        the optimiser counts the updates of every single number (`tuning/optimizer.py`)
 """

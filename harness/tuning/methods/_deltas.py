@@ -1,17 +1,19 @@
 """Sparse deltas: `y = x (W + scatter(d at I))^T`; W is frozen, the n values d are trained, their positions I distinct.
 
 SpIEL, Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv:2401.16405, section 3; its release is
-github.com/AlanAnsell/peft. The layer's effective weight is built anew in the forward and in the backward, so that the
-input, W by reference, d and I alone lie between them; W + scatter(d) left to autograd would keep a second W a layer.
+github.com/AlanAnsell/peft. Nothing of the weight's size is made, where the release clones W in both passes and forms
+gY^T X whole: d is added to W in place while a product is computed, and the old numbers are put back afterwards, bit by
+bit; the dense gradient is made and gathered from in bands of rows. Between the passes lie the input, W, d and I.
 
-The gradient of d is gathered from the dense gradient gY^T X of one layer at a time, as in the release. To multiply only
-the n pairs of columns was measured on a CPU: as fast where n is 0.5 % of the weights, two to three times slower at 2 %.
-Memory is no reason either: the effective weight is as large, and is given up before the gradient is made.
+To multiply only the n pairs of columns was measured on a CPU: as fast where n is 0.5 % of the weights, two to three
+times slower at 2 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,12 +23,36 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear as product
 
 from harness.problems import Problem
+from harness.tuning.methods._masked_product import compute_dtype, flattened
 
 CLOSED = -1
 """A layer's count of gradients while none is looked at."""
+CPU_BAND, BAND = 2**21, 2**24
+"""Numbers of the dense gradient that are made at once, on a CPU and elsewhere."""
 
-Watch = Callable[[Tensor, Tensor], None]
-"""Is shown the dense gradient [out, in] and the effective weight [out, in] of a layer, after each of its backwards."""
+
+@dataclass(frozen=True)
+class Band:
+    """Some rows of a layer in its backward, flat and in float32.
+
+    Attributes:
+        start: The flat position of its first number.
+        gradient: Of the effective weight, dense.
+        weight: The effective weight.
+    """
+
+    start: int
+    gradient: Tensor
+    weight: Tensor
+
+    def within(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns which of some flat positions lie in it, as their numbers, and where."""
+        inside = ((positions >= self.start) & (positions < self.start + len(self.gradient))).nonzero().view(-1)
+        return inside, positions[inside].long() - self.start
+
+
+Watch = Callable[[Iterator[Band]], None]
+"""Is shown a layer's bands in each of its backwards, and goes through all of them."""
 
 
 class _Linear(torch.autograd.Function):
@@ -34,22 +60,55 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, values: Tensor, indices: Tensor, count: Tensor, watch: Watch):
         ctx.save_for_backward(x, weight, values, indices)
         ctx.count, ctx.watch = count, watch
-        return product(x, effective(weight, values, indices, x.dtype))
+        with added(weight, values, indices) as whole:
+            return product(x, whole.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, values, indices = ctx.saved_tensors
-        watched = int(ctx.count) != CLOSED
-        whole = effective(weight, values, indices, x.dtype) if watched or ctx.needs_input_grad[0] else None
-        at_x = slope @ whole if ctx.needs_input_grad[0] else None
-        if not watched:
-            del whole  # its memory is the dense gradient's
-        gradient = slope.flatten(0, -2).T @ x.flatten(0, -2)
-        at_values = gradient.view(-1)[indices.long()].to(values.dtype)
-        if watched:
-            ctx.watch(_of_all(gradient.float()), whole.float())
+        at_x, at_values = None, torch.empty_like(values)
+        with added(weight, values, indices) as whole:
+            if ctx.needs_input_grad[0]:
+                at_x = slope @ whole.to(x.dtype)
+            bands = _bands(flattened(slope, x.dtype), flattened(x, x.dtype), whole, indices, at_values)
+            if int(ctx.count) != CLOSED:
+                ctx.watch(Band(b.start, _of_all(b.gradient.float()), b.weight.float()) for b in bands)
+            else:
+                for _ in bands:
+                    pass
         return at_x, None, at_values, None, None, None
+
+
+def _bands(slope: Tensor, x: Tensor, whole: Tensor, indices: Tensor, at_values: Tensor) -> Iterator[Band]:
+    """Yields a layer's bands, and fills in the gradients of the values that lie in each."""
+    rows, columns = whole.shape
+    size = max(1, (CPU_BAND if whole.device.type == "cpu" else BAND) // columns)
+    for start in range(0, rows, size):
+        gradient = slope[:, start : start + size].t() @ x
+        band = Band(start * columns, gradient.view(-1), whole[start : start + size].view(-1))
+        inside, places = band.within(indices)
+        at_values[inside] = band.gradient[places].to(at_values.dtype)
+        yield band
+
+
+@contextmanager
+def added(weight: Tensor, values: Tensor, indices: Tensor) -> Iterator[Tensor]:
+    """Gives the weight with its deltas added, in place; afterwards it is what it was, bit by bit.
+
+    Args:
+        weight: [out, in]; nothing else may look at it meanwhile.
+        values: [n].
+        indices: [n], flat positions, each once.
+    """
+    whole, positions = weight.data, indices.long()  # a version of its own: autograd sees no change
+    flat = whole.view(-1)
+    before = flat[positions]
+    flat[positions] = (before + values.detach()).to(whole.dtype)
+    try:
+        yield whole
+    finally:
+        flat[positions] = before
 
 
 def _of_all(gradient: Tensor) -> Tensor:
@@ -77,11 +136,10 @@ def linear(x: Tensor, weight: Tensor, values: Tensor, indices: Tensor, count: Te
     Raises:
         Problem: Autocast is to float16, whose loss scale would be in the sums.
     """
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-        if x.dtype == torch.float16:
-            what = "sparse deltas look at gradients over several steps, and in fp16 these change their scale"
-            raise Problem(what, where="precision", hint="write precision: bf16")
+    x = x.to(compute_dtype(x))
+    if x.dtype == torch.float16 and torch.is_autocast_enabled(x.device.type):
+        what = "sparse deltas look at gradients over several steps, and in fp16 these change their scale"
+        raise Problem(what, where="precision", hint="write precision: bf16")
     return _Linear.apply(x, weight, values, indices, count, watch)
 
 

@@ -12,20 +12,24 @@ The cycle of SpIEL-AG (arXiv:2401.16405, section 3.2; `SftSelector` of its relea
 A window is open from the start for `window` updates, and later from update `interval` - 1 of each interval on, for
 `window` + 1. p is drop * (1 - t/T), after 1 in the first round (policy linear), or drop * (1 + cos(pi t/T)) / 2.
 
+A micro-batch's gradient is its share of the step's. So with k micro-batches a step, as in the release, m is 1/k of what
+moments of whole steps would be, and v between 1/k^2 and 1/k: what grows depends on k only by rounding, its first
+updates do. `newborn=zero` of SEFT begins without.
+
 Different from the release: equal values go by their order (a stable sort), where theirs leaves that to `topk`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import BoolTensor, Tensor
 
 from harness.problems import Problem
-from harness.tuning.methods._deltas import CLOSED, marked
+from harness.tuning.methods._deltas import CLOSED, Band, marked
 
 
 def check(interval: int, window: int) -> None:
@@ -50,24 +54,78 @@ def tensors(indices: Tensor) -> dict[str, Tensor]:
     }
 
 
-def observe(gradient: Tensor, kept: Mapping[str, Tensor], allowed: BoolTensor | None = None) -> None:
-    """Adds a gradient [out, in] to the window's sums; the first one names the candidates.
+@dataclass(frozen=True)
+class Look:
+    """What is summed over a window: gradients at some positions.
+
+    Attributes:
+        positions: [n].
+        sums: [n], float32.
+        squares: [n], sums of their squares; None where these are not needed.
+        size: Names the positions anew, those where it is largest in the whole layer: from a band to its sizes; None
+            adds at the positions that were named before.
+    """
+
+    positions: Tensor
+    sums: Tensor
+    squares: Tensor | None
+    size: Callable[[Band], Tensor] | None
+
+
+def candidates(kept: Mapping[str, Tensor], allowed: BoolTensor | None = None) -> Look:
+    """Returns the look at the candidates, which the window's first gradient names: its largest.
 
     Args:
-        gradient: Of the effective weight, float32.
-        kept: The layer's state, changed in place.
+        kept: The layer's state.
         allowed: [out, in], where candidates may lie; None is anywhere.
     """
-    flat = gradient.view(-1)
-    if not int(kept["count"]):
-        size = flat.abs() if allowed is None else flat.abs().masked_fill_(~allowed.view(-1), -1)
-        kept["candidates"].copy_(size.topk(len(kept["candidates"]), sorted=False).indices)
-        kept["sums"].zero_()
-        kept["squares"].zero_()
-    here = flat[kept["candidates"].long()]
-    kept["sums"].add_(here)
-    kept["squares"].addcmul_(here, here)
+
+    def size(band: Band) -> Tensor:
+        found = band.gradient.abs()
+        if allowed is None:
+            return found
+        return found.masked_fill_(~allowed.view(-1)[band.start : band.start + len(found)], -1)
+
+    named = int(kept["count"]) > 0
+    return Look(kept["candidates"], kept["sums"], kept["squares"], None if named else size)
+
+
+def observe(bands: Iterable[Band], kept: Mapping[str, Tensor], looks: Sequence[Look]) -> None:
+    """Goes through the bands of one gradient and adds it to the window's sums, in place.
+
+    Args:
+        bands: Of the layer.
+        kept: The layer's state.
+        looks: What is summed.
+    """
+    found: dict[int, tuple[Tensor, ...]] = {}
+    for band in bands:
+        for number, look in enumerate(looks):
+            if look.size is not None:
+                found[number] = _largest(len(look.positions), look.size(band), band, found.get(number))
+                continue
+            inside, places = band.within(look.positions)
+            here = band.gradient[places]
+            look.sums[inside] += here
+            if look.squares is not None:
+                look.squares[inside] += here * here
+    for number, (_, positions, gradients) in found.items():
+        looks[number].positions.copy_(positions)
+        looks[number].sums.copy_(gradients)
+        if looks[number].squares is not None:
+            looks[number].squares.copy_(gradients * gradients)
     kept["count"].add_(1)
+
+
+def _largest(count: int, size: Tensor, band: Band, before: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    """Returns sizes, positions and gradients of the `count` largest sizes of a band and of the bands before it."""
+    top = size.topk(min(count, len(size)), sorted=False)
+    now = (top.values, band.start + top.indices, band.gradient[top.indices])
+    if before is None:
+        return now
+    both = [torch.cat(pair) for pair in zip(before, now, strict=True)]
+    chosen = both[0].topk(min(count, len(both[0])), sorted=False).indices
+    return tuple(each[chosen] for each in both)
 
 
 def ends(step: int, interval: int, window: int) -> bool:

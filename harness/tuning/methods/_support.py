@@ -21,7 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import BoolTensor, Tensor
 
-from harness.tuning.methods._deltas import effective, marked
+from harness.tuning.methods._deltas import Band, effective, marked
+from harness.tuning.methods._exchange import Look
 
 
 def tensors(indices: Tensor) -> dict[str, Tensor]:
@@ -29,22 +30,21 @@ def tensors(indices: Tensor) -> dict[str, Tensor]:
     return {"weak": torch.zeros_like(indices), "weak_sums": torch.zeros_like(indices, dtype=torch.float32)}
 
 
-def observe(gradient: Tensor, whole: Tensor, keep: BoolTensor, kept: Mapping[str, Tensor], fresh: bool) -> None:
-    """Adds a gradient at the positions of lowest sensitivity, in place; where it is fresh it names them.
+def look(keep: BoolTensor, kept: Mapping[str, Tensor], last: bool) -> Look:
+    """Returns the look at the positions of lowest sensitivity, which the window's first gradient names.
 
     Args:
-        gradient: Of the effective weight, [out, in], float32.
-        whole: The effective weight, likewise.
         keep: [out, in].
         kept: The layer's state.
-        fresh: Forgets the positions and sums so far.
+        last: Whether every gradient names them anew, so that the window's last one alone counts.
     """
-    flat = gradient.view(-1)
-    if fresh:
-        score = (whole * gradient).abs_().masked_fill_(~(keep & (whole != 0)), torch.inf)
-        kept["weak"].copy_(score.view(-1).topk(len(kept["weak"]), largest=False).indices)
-        kept["weak_sums"].zero_()
-    kept["weak_sums"].add_(flat[kept["weak"].long()])
+
+    def size(band: Band) -> Tensor:
+        stays = keep.view(-1)[band.start : band.start + len(band.weight)] & (band.weight != 0)
+        return (band.weight * band.gradient).abs_().neg_().masked_fill_(~stays, -torch.inf)
+
+    named = int(kept["count"]) > 0 and not last
+    return Look(kept["weak"], kept["weak_sums"], None, None if named else size)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from torch import BoolTensor, Tensor, nn
 from torch.nn.functional import dropout as drop
 from torch.nn.functional import linear
 
+from harness.problems import Problem
 from harness.ranges import Count, Positive, Sparsity
 
 FREEZES = True
+RANK = "rank"
 MERGES = False
 
 
@@ -36,20 +38,26 @@ def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 16) -> dict[str, 
 
     Returns:
         `lora_A` [rank, in] and `lora_B` [out, rank], in float32 at least.
+
+    Raises:
+        Problem: The weight has no such rank.
     """
     return factors(weight, rank)
 
 
 def factors(weight: Tensor, rank: int) -> dict[str, Tensor]:
-    """Returns A [rank, in], uniform in +- 1/sqrt(in), and B [out, rank] of zeros, in float32 at least."""
+    """Returns A [rank, in], uniform in +- 1/sqrt(in), and B [out, rank] of zeros, in float32 at least.
+
+    Raises:
+        Problem: The weight has no such rank: further columns of B would only repeat the others.
+    """
+    if rank > min(weight.shape):
+        what = f"a layer of {weight.shape[0]} outputs and {weight.shape[1]} inputs has no rank {rank}"
+        raise Problem(what, where="rank", hint=f"at most {min(weight.shape)} for this one")
     wide = torch.promote_types(weight.dtype, torch.float32)
     a = weight.new_empty(rank, weight.shape[1], dtype=wide)
     nn.init.kaiming_uniform_(a, a=math.sqrt(5))
     return {"lora_A": a, "lora_B": weight.new_zeros(len(weight), rank, dtype=wide)}
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the weight's zeros are frozen with it."""
 
 
 def adapt(

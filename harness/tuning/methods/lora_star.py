@@ -18,6 +18,7 @@ from harness.ranges import Count, Positive, Sparsity
 from harness.tuning.methods import lora
 
 FREEZES = True
+RANK = "rank"
 PRUNES = True
 
 
@@ -33,10 +34,6 @@ def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 16) -> dict[str, 
         `lora_A` [rank, in] and `lora_B` [out, rank], in float32 at least.
     """
     return lora.prepare(weight, keep, rank=rank)
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the weight's zeros are frozen with it."""
 
 
 def adapt(

@@ -30,6 +30,8 @@ from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import factors
 
 FREEZES = True
+RANK = "rank"
+GRADIENT = {"init": "gradient"}
 POWER_ITERATIONS = 4
 OVERSAMPLING = 4
 
@@ -37,7 +39,7 @@ OVERSAMPLING = 4
 def prepare(
     weight: Tensor,
     keep: BoolTensor,
-    gradient: Tensor,
+    gradient: Tensor | None,
     *,
     rank: Count = 16,
     samples: Count = 128,
@@ -49,7 +51,7 @@ def prepare(
     Args:
         weight: [out, in].
         keep: [out, in], True stays.
-        gradient: The mean gradient of the loss [out, in], pruned weights included.
+        gradient: The mean gradient of the loss [out, in], pruned weights included; None for another `init`.
         rank: Rows of A and columns of B.
         samples: Training examples that the gradient is the mean of.
         init: What A begins with: the gradient's main input directions, or LoRA's uniform numbers.
@@ -59,7 +61,7 @@ def prepare(
         `lora_A` [rank, in] and `lora_B` [out, rank], in float32 at least.
 
     Raises:
-        Problem: The gradient has fewer directions than `rank`, or is 0.
+        Problem: A layer has no such rank, or its gradient is 0.
     """
     begin = factors(weight, rank)
     if init == "gradient":
@@ -72,20 +74,17 @@ def directions(gradient: Tensor, rank: int) -> Tensor:
 
     It draws from torch's generator, so a seed gives the same vectors.
 
+    Args:
+        gradient: [out, in].
+        rank: How many, at most its smaller side.
+
     Raises:
-        Problem: The gradient has fewer directions than `rank`, or is 0.
+        Problem: The gradient is 0.
     """
-    if rank > min(gradient.shape):
-        hint = "init=kaiming begins with random directions"
-        raise Problem(f"a gradient of {tuple(gradient.shape)} has no {rank} directions", where="rank", hint=hint)
     if not gradient.any():
         raise Problem("the gradient is 0 and has no direction", where="init", hint="init=kaiming needs none")
     drawn = min(OVERSAMPLING * rank, *gradient.shape)
     return torch.svd_lowrank(gradient.float(), q=drawn, niter=POWER_ITERATIONS)[2].T[:rank]
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the product is masked, not its factors."""
 
 
 def adapt(

@@ -33,6 +33,7 @@ from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import dropped, factors
 
 FREEZES = True
+RANK = "rank"
 
 
 def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 8) -> dict[str, Tensor]:
@@ -73,10 +74,6 @@ def allot(
     """
     found = ranks.allocate(errors, mean + growth * (turn - 1), budget)
     return [{"slices": torch.tensor(each)} for each in found]
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the product is masked, not its factors."""
 
 
 def adapt(

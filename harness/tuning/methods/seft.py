@@ -15,7 +15,7 @@ so is their score: without that (`exempt=false`) adapting undoes every revival, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -28,6 +28,7 @@ from harness.tuning.methods import _deltas, _exchange, _support
 
 FREEZES = True
 AGED = True
+REVIVES = "reactivate"
 
 
 def prepare(
@@ -103,10 +104,6 @@ def state(
     return {**_exchange.tensors(indices), **scored, "support": keep.sum(dtype=torch.int32)}
 
 
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: deltas outside the mask get no gradient."""
-
-
 def adapt(
     x: Tensor,
     weight: Tensor,
@@ -136,11 +133,16 @@ def adapt(
 
 
 def _watch(
-    gradient: Tensor, whole: Tensor, keep: BoolTensor, kept: Mapping[str, Tensor], reactivate: bool, sensitivity: str
+    bands: Iterator[_deltas.Band],
+    keep: BoolTensor,
+    kept: Mapping[str, Tensor],
+    reactivate: bool,
+    sensitivity: str,
 ) -> None:
+    looks = [_exchange.candidates(kept, None if reactivate else keep)]
     if "weak" in kept:
-        _support.observe(gradient, whole, keep, kept, fresh=sensitivity == "last" or not int(kept["count"]))
-    _exchange.observe(gradient, kept, allowed=None if reactivate else keep)
+        looks.append(_support.look(keep, kept, sensitivity == "last"))
+    _exchange.observe(bands, kept, looks)
 
 
 def evolve(

@@ -25,6 +25,7 @@ from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import dropped, factors
 
 FREEZES = True
+RANK = "rank"
 
 
 def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 16, ranks: str | None = None) -> dict[str, Tensor]:
@@ -54,10 +55,6 @@ def _space(ranks: str) -> list[int]:
         return [int(part) for part in ranks.split("-")]
     except ValueError:
         raise Problem(f"cannot read ranks={ranks}", hint="write 32-24-16") from None
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the product is masked, not its factors."""
 
 
 def adapt(

@@ -11,7 +11,7 @@ parameters, embeddings included, that the layers share out by their sizes; `rank
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
@@ -53,7 +53,7 @@ def state(
     interval: Count = 20,
     window: Count = 5,
 ) -> dict[str, Tensor]:
-    """Returns random positions `indices` [n] over the whole matrix, and the open window (`_exchange.tensors`).
+    """Returns random positions `indices` [n] of the matrix, whether the mask `held` each before, and the window.
 
     Args:
         weight: [out, in].
@@ -67,11 +67,8 @@ def state(
         Problem: There are more values than weights, or no window ends within an interval.
     """
     _exchange.check(interval, window)
-    return _exchange.tensors(_deltas.places(weight, None, _deltas.budget(weight.shape, density, rank)))
-
-
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: the positions are where training is allowed."""
+    indices = _deltas.places(weight, None, _deltas.budget(weight.shape, density, rank))
+    return {**_exchange.tensors(indices), "held": keep.view(-1)[indices.long()]}
 
 
 def adapt(x: Tensor, weight: Tensor, keep: BoolTensor, trained: Mapping[str, Tensor]) -> Tensor:
@@ -80,8 +77,8 @@ def adapt(x: Tensor, weight: Tensor, keep: BoolTensor, trained: Mapping[str, Ten
     return _deltas.linear(x, weight, trained["values"], trained["indices"], trained["count"], watch)
 
 
-def _watch(gradient: Tensor, whole: Tensor, kept: Mapping[str, Tensor]) -> None:
-    _exchange.observe(gradient, kept)
+def _watch(bands: Iterator[_deltas.Band], kept: Mapping[str, Tensor]) -> None:
+    _exchange.observe(bands, kept, [_exchange.candidates(kept)])
 
 
 def evolve(
@@ -118,11 +115,12 @@ def evolve(
         if int(trained["count"]) > 0:
             part = _exchange.share(step, steps, window, drop, policy)
             found = _exchange.choose(weight, trained["values"], trained, part)
-            left = trained["indices"][found.slots].long()
-            flat[left] = weight.view(-1)[left] != 0
+            flat[trained["indices"][found.slots].long()] = trained["held"][found.slots]
             age = _exchange.updates(step, window)
             _exchange.place(trained["values"], trained, moments["values"], found.slots, found.chosen, age)
-            flat[trained["indices"].long()] = True
+            taken = trained["indices"][found.slots].long()
+            trained["held"][found.slots] = flat[taken]
+            flat[taken] = True
         _exchange.close(trained)
     if _exchange.begins(step, steps, interval, window):
         _exchange.open_again(trained)

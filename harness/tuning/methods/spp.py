@@ -50,10 +50,6 @@ def prepare(weight: Tensor, keep: BoolTensor, *, blocks: Count = 16) -> dict[str
     return {"spp_P": p, "spp_q": p.new_zeros(rows, 1)}
 
 
-def project(tensors: Mapping[str, Tensor], keep: BoolTensor) -> None:
-    """Leaves everything as it is: a factor moves no zero."""
-
-
 def adapt(
     x: Tensor,
     weight: Tensor,

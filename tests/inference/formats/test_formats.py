@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.inference import formats
-from harness.inference.formats import Packed
+from harness.inference.formats import Packed, _sizes
+from harness.inference.kernels.linear import matmul
 from harness.inference.values import PRECISIONS, decode, encode
 from harness.problems import Problem
 from harness.rooms import ROOMS
@@ -104,3 +105,51 @@ def test_cast_tensors_are_refused():
     cast = Packed(packed.format, packed.precision, packed.shape, {k: v.half() for k, v in packed.tensors.items()})
     with pytest.raises(Problem, match="cannot be cast"):
         formats.unpack(cast)
+
+
+def test_every_format_has_its_sizes():
+    assert set(_sizes.OF) == set(NAMES)
+
+
+def changed(packed, **tensors):
+    return Packed(packed.format, packed.precision, packed.shape, {**packed.tensors, **tensors})
+
+
+@given(matrices(), st.sampled_from(CHOICES), st.sampled_from(list(PRECISIONS)), st.data())
+def test_a_tensor_of_another_size_is_named_with_both_shapes(weight, name, precision, data):
+    packed = formats.pack(weight, name, precision)
+    formats.check(packed)
+    wrong = data.draw(st.sampled_from(sorted(packed.tensors)))
+    tensor = packed.tensors[wrong]
+    axis = data.draw(st.integers(0, tensor.ndim - 1))
+    more = torch.cat([tensor, tensor.narrow(axis, 0, 1) if tensor.shape[axis] else tensor.new_zeros(1)], axis)
+    less = tensor.narrow(axis, 0, max(tensor.shape[axis] - 1, 0))
+    for other in (more, *([less] if less.numel() < tensor.numel() else [])):
+        with pytest.raises(Problem) as caught:
+            formats.check(changed(packed, **{wrong: other}), "model.safetensors: layer")
+        found = f"the tensor {wrong} should be {list(tensor.shape)}, not {list(other.shape)}"
+        grouped = wrong in ("scales", "sums") and axis == 1  # either of the two may be the one that is wrong
+        assert caught.value.what == found or grouped
+        assert caught.value.where == "model.safetensors: layer" and caught.value.hint
+
+
+@pytest.mark.parametrize("choice", ["bitmask", "index", "slot:slots=4"])
+def test_another_matrix_of_the_same_shape_is_found(choice):
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(16, 64, generator=generator) for _ in range(2))
+    one[:, ::2], other[3] = 0, 0
+    one, other = formats.pack(one, choice), formats.pack(other, choice)
+    with pytest.raises(Problem, match=r"the tensor (values|columns) should be"):
+        formats.unpack(changed(one, rows=other.tensors["rows"]))
+    rows = one.tensors["rows"].clone()
+    rows[3] = 10**6
+    with pytest.raises(Problem, match="rows does not ascend from 0"):
+        matmul(changed(one, rows=rows), torch.ones(1, 64))
+
+
+def test_as_many_groups_as_their_size_gives():
+    packed = formats.pack(torch.randn(4, 200), "dense", "int8", group=64)
+    formats.check(packed)
+    three = {name: packed.tensors[name][:, :3].contiguous() for name in ("scales", "sums")}
+    with pytest.raises(Problem, match=r"the tensor sums should be \[4, 1\], not \[4, 3\]"):
+        formats.check(changed(packed, **three))

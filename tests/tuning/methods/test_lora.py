@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.problems import Problem
 from harness.tuning import attach
 from harness.tuning.methods import lora
 
@@ -106,6 +107,15 @@ def test_attached_it_trains_the_two_factors_and_nothing_else():
     assert {n for n, p in model.named_parameters() if p.requires_grad} == {"0.lora_A", "0.lora_B"}
     model(torch.randn(3, 8)).square().sum().backward()
     before = {name: p.clone() for name, p in attached.layers["0"].trained.items()}
-    attach.project_gradients(attached), attach.project_weights(attached)
+    attach.project(attached, {})
     assert all(torch.equal(p, before[name]) for name, p in attached.layers["0"].trained.items())
     assert attached.layers["0"].trained["lora_B"].grad.any()
+
+
+@pytest.mark.parametrize("name", ["lora", "lora_star", "lors", "losa", "sparse_peft"])
+def test_a_rank_beyond_the_narrower_side_is_a_problem(name):
+    model = nn.Sequential(nn.Linear(8, 6))
+    keeps = {"0": torch.ones(6, 8, dtype=torch.bool)}
+    with pytest.raises(Problem, match="6 outputs and 8 inputs has no rank 7"):
+        attach.attach(model, keeps, f"{name}:rank=7", {"0": torch.randn(6, 8)})
+    attach.attach(model, keeps, f"{name}:rank=6", {"0": torch.randn(6, 8)})

@@ -33,11 +33,11 @@ def test_the_start_is_the_same_under_a_seed():
 
 
 def test_a_random_start_needs_no_direction():
-    trained = lors.prepare(torch.zeros(6, 8), torch.ones(6, 8, dtype=torch.bool), torch.zeros(6, 8), init="kaiming")
+    trained = lors.prepare(torch.zeros(6, 8), torch.ones(6, 8, dtype=torch.bool), None, rank=2, init="kaiming")
     assert trained["lora_A"].all() and not trained["lora_B"].any()
 
 
-@pytest.mark.parametrize(("rank", "what"), [(9, "has no 9 directions"), (2, "is 0")])
+@pytest.mark.parametrize(("rank", "what"), [(7, "has no rank 7"), (2, "is 0")])
 def test_a_gradient_without_directions_is_a_problem(rank, what):
     with pytest.raises(Problem, match=what):
         lors.prepare(torch.zeros(6, 8), torch.ones(6, 8, dtype=torch.bool), torch.zeros(6, 8), rank=rank)

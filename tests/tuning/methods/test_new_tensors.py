@@ -40,10 +40,6 @@ def prepare(weight, keep, *, rank: int = 2):
     return {"a": torch.randn(rank, weight.shape[1]) * 0.1, "b": torch.zeros(weight.shape[0], rank)}
 
 
-def project(tensors, keep):
-    assert tensors.keys() == {"a", "b"}
-
-
 def adapt(x, weight, keep, trained):
     return linear(x, merge(weight, keep, trained))
 

@@ -56,6 +56,47 @@ def test_an_exchange_is_that_of_the_plain_loops(slow, number):
         assert found.grown.tolist() == grown and found.spare.tolist() == spare
 
 
+def test_a_kept_weight_that_is_0_stays_in_the_mask_when_its_delta_leaves(slow):
+    weight, keep = layer()
+    weight[keep & (torch.rand(weight.shape) < 0.5)] = 0
+    given = keep.clone()
+    options = {"density": 0.3, "interval": 3, "window": 2, "drop": 1.0}
+    for *_, trained, _ in slow("deltas").run(spiel, weight, keep, 20, **options):
+        own = _deltas.marked(trained["indices"], weight).view_as(keep)
+        assert torch.equal(keep, given | own)
+
+
+def test_bands_name_and_sum_what_the_whole_gradient_would(monkeypatch):
+    weight, keep = layer(rows=30)
+    found = []
+    for band in (2**21, 40):
+        monkeypatch.setattr(_deltas, "CPU_BAND", band)
+        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)
+        trained = {"values": spiel.prepare(weight, keep, density=0.1)["values"].normal_(generator=generator)}
+        trained["values"].requires_grad_()
+        trained |= spiel.state(weight, keep, density=0.1)
+        for _ in range(3):
+            x = torch.randn(7, 20, generator=generator)
+            spiel.adapt(x, weight, keep, trained).backward(torch.randn(7, 30, generator=generator))
+        order = trained["candidates"].argsort()
+        looked = [trained[name][order] for name in ("candidates", "sums", "squares")]
+        found.append([trained["values"].grad, *looked, trained["count"]])
+    torch.testing.assert_close(*found)
+
+
+def test_the_weight_is_bit_by_bit_as_before_even_where_a_product_fails():
+    weight, keep = layer()
+    trained = {"values": torch.full((60,), 0.1, requires_grad=True)}
+    trained |= _exchange.tensors(torch.arange(0, 240, 4, dtype=torch.int32))
+    before = weight.clone()
+    spiel.adapt(torch.randn(3, 20), weight, keep, trained).sum().backward()
+    assert torch.equal(weight, before)
+    with pytest.raises(RuntimeError):
+        spiel.adapt(torch.randn(3, 21), weight, keep, trained)
+    assert torch.equal(weight, before)
+
+
 def test_windows_and_shares_are_those_of_the_release():
     """Hooks from the start and where (t + 1) % 20 == 0; an exchange where t % 20 == 5, all slots at first if linear."""
     assert [t for t in range(1, 101) if _exchange.ends(t, 20, 5)] == [5, 25, 45, 65, 85]
@@ -103,6 +144,8 @@ trained["values"].requires_grad_()
 y = spiel.adapt(rows["x"][rank::2], rows["weight"], None, trained)
 y.backward(2 * rows["slope"][rank::2])
 torch.save({k: trained[k] for k in ("candidates", "sums", "squares", "count")}, f"{where}/{rank}.pt")
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 
 

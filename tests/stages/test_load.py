@@ -1,0 +1,41 @@
+"""What a stage reads: a quantised model is evaluated and measured, and never pruned or tuned into another."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import models
+from harness.problems import Problem
+from harness.pruning import keep
+from harness.runs.job import Job
+from harness.spec.sections import Prune, Quantize, Tune
+from harness.stages import _load, prune, quantize, tune
+
+READS = {"data": "arithmetic:size=40", "task": "reasoning"}
+SECTIONS = {
+    prune: Prune.model_validate({"criterion": "magnitude", "sparsity": 0.5, **READS}),
+    tune: Tune.model_validate({"loss": "cross_entropy", "steps": 1, "lr": 1e-3, **READS}),
+}
+
+
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory, tiny_models):
+    """The folder of a tiny model that was pruned and quantised."""
+    sparse, made, scratch = (tmp_path_factory.mktemp(name) for name in ("sparse", "quantised", "scratch"))
+    model, processor = tiny_models.tiny("llama")
+    keeps = {each.name: each.module.weight.abs() > 0.01 for block in models.blocks(model) for each in block.linears}
+    keep.apply(model, keeps)
+    models.save(model, processor, sparse)
+    keep.save(sparse, keeps)
+    options = Quantize.model_validate(READS).model_dump(mode="json")
+    list(quantize.run(Job(options, {"model": sparse}, made, scratch)))
+    return made
+
+
+@pytest.mark.parametrize("stage", SECTIONS, ids=["prune", "tune"])
+def test_a_quantised_model_is_not_changed(quantised, tmp_path, stage):
+    _load.verified(quantised)
+    job = Job(SECTIONS[stage].model_dump(mode="json"), {"model": quantised}, tmp_path, tmp_path)
+    with pytest.raises(Problem, match="this model is quantised") as caught:
+        list(stage.run(job))
+    assert caught.value.where == str(quantised) and "quantise what comes of it" in caught.value.hint
