@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,32 @@ if TYPE_CHECKING:
 
 _TRIM, _MAP = -1, -3
 """glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD."""
+_MOST = 32 << 20
+"""The largest M_MMAP_THRESHOLD that glibc comes to by itself; the other one is then twice as large."""
 
 
-def keep_freed() -> None:
-    """Lets this process keep the memory that it frees for what it asks for next; does nothing without glibc.
+@contextlib.contextmanager
+def freed_kept() -> Iterator[None]:
+    """Lets this process keep, meanwhile, the memory that it frees for what it asks for next; nothing without glibc.
 
     A forward pass frees and asks for tens of megabytes in every layer. glibc gives them back to the kernel each time,
-    and the kernel clears every page that it hands out again.
+    and the kernel clears every page that it hands out again. At the end all that is free is given back.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for which in (_TRIM, _MAP):
-            mallopt(which, 1 << 30)
+    library = ctypes.CDLL(None)
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        yield
+        return
+    try:
+        _set(library, 4 * _MOST, 8 * _MOST)
+        yield
+    finally:
+        _set(library, _MOST, 2 * _MOST)
+        library.malloc_trim(0)
+
+
+def _set(library: ctypes.CDLL, map: int, trim: int) -> None:
+    library.mallopt(_MAP, map)
+    library.mallopt(_TRIM, trim)
 
 
 def reset_peak(device: torch.device) -> None:

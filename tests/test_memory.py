@@ -3,14 +3,38 @@ from __future__ import annotations
 import ctypes
 from types import SimpleNamespace
 
+import pytest
+import torch
+
 from harness import memory
 
 
-def test_freed_memory_is_kept_where_glibc_is_and_nothing_happens_elsewhere(monkeypatch):
+def test_freed_memory_is_kept_meanwhile_and_given_back_whatever_happens(monkeypatch):
     asked = []
-    glibc = SimpleNamespace(mallopt=lambda which, size: asked.append((which, size)))
+    glibc = SimpleNamespace(mallopt=lambda *given: asked.append(given), malloc_trim=lambda pad: asked.append("trim"))
     monkeypatch.setattr(ctypes, "CDLL", lambda name: glibc)
-    memory.keep_freed()
-    assert asked == [(-1, 1 << 30), (-3, 1 << 30)]
+    with pytest.raises(ZeroDivisionError), memory.freed_kept():
+        kept = dict(asked)
+        raise ZeroDivisionError
+    after = dict(asked[2:-1])
+    assert kept.keys() == after.keys() == {-1, -3} and all(kept[which] > after[which] for which in kept)
+    assert asked[-1] == "trim"
+
+
+def test_nothing_happens_without_glibc(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    memory.keep_freed()
+    with memory.freed_kept():
+        pass
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
+def test_a_later_peak_does_not_hold_what_was_freed():
+    device = torch.device("cpu")
+    with memory.freed_kept():
+        for _ in range(3):
+            held = [torch.ones(4 << 20) for _ in range(16)]  # 256 MiB
+            del held
+    memory.reset_peak(device)
+    low = memory.peak(device)
+    one = torch.ones(32 << 20)
+    assert memory.peak(device) - low > 0.9 * one.nbytes

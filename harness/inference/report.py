@@ -8,6 +8,7 @@ from typing import Any
 from harness.inference.baseline import DENSE
 from harness.inference.left_out import sentence
 from harness.inference.measure import hardware
+from harness.inference.native import NATIVE
 
 GB = 1e9
 MIB = 2**20
@@ -58,8 +59,8 @@ def _notes(said: Mapping[str, Any]) -> str:
     if peers := [name for name, engine in said["engines"].items() if engine["alone"]]:
         notes.append(f"In a process of its own, not interleaved: {', '.join(peers)}.")
     for name, engine in said["engines"].items():
-        if engine.get("not_native"):
-            notes.append(f"{name} decodes layer by layer, not in one native call: {engine['not_native']}.")
+        if why := _by_layer(engine):
+            notes.append(f"{name} decodes layer by layer, not in one native call: {why}.")
     if machine["gpu"] and said["against"] == DENSE:
         notes.append("The baseline computes in float32; on a GPU, dense models are run in 16 bits.")
     if left := said.get("left_out"):
@@ -75,6 +76,13 @@ def _notes(said: Mapping[str, Any]) -> str:
     )
     notes.append(f"Load average before: {machine['load_before']:.1f}; preempted {machine['preemptions']} times.")
     return " ".join(notes)
+
+
+def _by_layer(engine: Mapping[str, Any]) -> str | None:
+    """Returns why an engine with packed weights decoded most steps by Python; None where it did not."""
+    calls = dict(engine.get("calls", {}))
+    native, rest = calls.pop(NATIVE, 0), sum(calls.values())
+    return engine.get("not_native") or (max(calls, key=calls.get) if rest > native else None)
 
 
 def _conditions(setting: Mapping[str, Any]) -> str:

@@ -101,7 +101,8 @@ def wrong_model(name: str, config: Mapping[str, Any], settings: Mapping[str, Any
     wrong = [wrong_family(family, task) for task in tasks]
     if settings["prune"]:
         wrong.append(wrong_width(config, settings["prune"]["pattern"]))
-    wrong += [wrong_rank(config, section["method"]) for section in sections if section and "method" in section]
+    if not (settings["prune"] or {}).get("skip"):  # else maybe only the wide layers are pruned, and so trained
+        wrong += [wrong_rank(config, section["method"]) for section in sections if section and "method" in section]
     return [Problem(f"model {name!r}: {each.what}", hint=each.hint) for each in wrong if each]
 
 

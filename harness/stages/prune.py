@@ -16,7 +16,7 @@ from torch import nn
 
 from harness import models, rooms
 from harness.device import device
-from harness.memory import keep_freed
+from harness.memory import freed_kept
 from harness.pruning import keep
 from harness.runs.job import Job, Progress
 from harness.stages._load import changeable, verify_written
@@ -30,11 +30,11 @@ def run(job: Job) -> Iterator[Progress]:
     """Prunes `job.parents["model"]` into `job.folder`, reporting after every block."""
     options, source = job.options, job.parents["model"]
     model, processor = changeable(source, options["dtype"]).to(device()), models.load_processor(source)
-    keep_freed()
     pruned = pruner(options, model, processor)
     targets, blocks = rooms.bind("ramp", options["ramp"])(options["sparsity"]), len(pruned.blocks)
-    for turn, target in enumerate(targets):
-        yield from pruned.turn(target, turn * blocks, len(targets) * blocks)
+    with freed_kept():
+        for turn, target in enumerate(targets):
+            yield from pruned.turn(target, turn * blocks, len(targets) * blocks)
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, pruned.keeps)
     verify_written(job.folder, pruned.keeps)

@@ -36,7 +36,7 @@ def gradient(rng, whole, target, curve, micro):
 def test_spiel_is_that_of_the_release(case):
     rng, weight, target, curve, places = start(case)
     values = torch.nn.Parameter(torch.zeros(case["number"]))
-    trained = {"values": values, **_exchange.tensors(places)}
+    trained = {"values": values, "held": torch.ones_like(places, dtype=torch.bool), **_exchange.tensors(places)}
     keep = torch.ones(weight.shape, dtype=torch.bool)
     optimizer = AgedAdamW([values], lr=case["lr"], weight_decay=case["weight_decay"])
     options = {name: case[name] for name in ("interval", "window", "drop", "policy")}

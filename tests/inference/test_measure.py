@@ -138,6 +138,15 @@ def test_a_float32_baseline_on_a_gpu_is_remarked_on(said):
     assert "The baseline computes in float32" not in table(said)
 
 
+def test_packed_weights_that_mostly_decode_by_python_are_remarked_on(said):
+    packed = {"calls": {"native": 3, "several tokens": 1}, "not_native": None}
+    slow = {"calls": {"native": 1, "hooks": 5, "several tokens": 1}, "not_native": None}
+    for engine, why in ((packed, None), (slow, "hooks"), ({"not_native": "a sliding window"}, "a sliding window")):
+        name, first = next(iter(said["engines"].items()))
+        text = table(said | {"engines": {name: first | engine}})
+        assert ("decodes layer by layer" in text) is (why is not None) and (why or "") in text
+
+
 def test_an_engine_that_cannot_hold_the_weights_is_named(tiny_models):
     with pytest.raises(Problem, match=r"not at most 2") as caught:
         report(tiny_models.tiny("llama")[0], ["packed:format=2:4"], Setting(1, 4, 3, repeats=1))

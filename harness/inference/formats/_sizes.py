@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from harness.inference.formats import bitmask, nm, slot
+from harness.inference.formats import bitmask, index, nm, slot
 from harness.inference.values import WORD, group_size
 from harness.problems import Problem
 
@@ -39,6 +39,8 @@ def check(tensors: Mapping[str, Tensor], shape: tuple[int, int], format: str, op
         _same("rows", rows, (shape[0] + 1,))
         if int(rows[0]) or bool((rows.diff() < 0).any()):
             raise Problem("the tensor rows does not ascend from 0", hint="pack the weights anew")
+        if format != "bitmask" and bool((rows % index.RUN).any()):
+            raise Problem(f"the tensor rows has a row that is no multiple of {index.RUN}", hint="pack the weights anew")
     stored = 0 if rows is None else int(rows[-1])
     wanted = OF[format](shape, tensors["values"].element_size(), stored, **options)
     groups = _groups(format, shape[1], tensors["scales"]) if "scales" in tensors else 1

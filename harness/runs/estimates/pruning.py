@@ -136,7 +136,7 @@ def _memory(
     states = tokens * sums.hidden * width
     activations = options["batch_size"] * length * sums.widest * width if tokens else 0
     statistics = 4 * (sums.block_inputs2 if "gram" in needs else 0)
-    solving = 4 * (3 * sums.largest_in**2 if "gram" in needs else 0) + 4 * 4 * sums.largest
+    solving = 4 * (4 * sums.largest_in**2 if "gram" in needs else 0) + 4 * 4 * sums.largest  # one factor is kept
     walking = weights + sums.weights + states + 2 * activations + statistics + solving
     verifying = (2 * weights + 2 * sums.weights) if not on_gpu() else 0
     return (0 if on_gpu() else PROCESS) + max(reading, walking, verifying)

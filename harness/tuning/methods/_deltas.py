@@ -104,8 +104,8 @@ def added(weight: Tensor, values: Tensor, indices: Tensor) -> Iterator[Tensor]:
     whole, positions = weight.data, indices.long()  # a version of its own: autograd sees no change
     flat = whole.view(-1)
     before = flat[positions]
-    flat[positions] = (before + values.detach()).to(whole.dtype)
     try:
+        flat[positions] = (before + values.detach()).to(whole.dtype)
         yield whole
     finally:
         flat[positions] = before

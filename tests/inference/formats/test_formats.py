@@ -147,6 +147,15 @@ def test_another_matrix_of_the_same_shape_is_found(choice):
         matmul(changed(one, rows=rows), torch.ones(1, 64))
 
 
+@pytest.mark.parametrize("choice", ["index", "slot", "2:4"])
+def test_rows_that_no_kernel_reads_whole_are_found(choice):
+    rows = torch.tensor([0, 3])
+    some = {"rows": rows, "columns": torch.zeros(3, dtype=torch.uint16), "values": torch.zeros(3)}
+    packed = formats.pack(torch.zeros(1, 64), choice)
+    with pytest.raises(Problem, match="no multiple of 8"):
+        formats.check(changed(packed, **some))
+
+
 def test_as_many_groups_as_their_size_gives():
     packed = formats.pack(torch.randn(4, 200), "dense", "int8", group=64)
     formats.check(packed)
