@@ -28,6 +28,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from harness.reporting.compare import DENSE, ONE_SHOT, Column, Comparison
 from harness.reporting.tables import column_label, row_label
 from harness.runs import files
+from harness.runs.plan import MEASURE
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", ">")
 CROWDED = 60
@@ -81,7 +82,8 @@ def draw(comparison: Comparison, column: Column, ink: Ink = LIGHT) -> Figure:
         figure.suptitle(textwrap.fill(comparison.title, 100 if apart else 72), x=0.01, ha="left")
         legend = figure.legend(handles=_legend(rows, ink), loc="outside right center", frameon=False)
         if rows["error"].notna().any():
-            over = "seeds" if comparison.seeds_are_repeated else "test rows"
+            once = "rounds" if column[0] == MEASURE else "test rows"
+            over = "seeds" if comparison.seeds_are_repeated else once
             legend.set_title(f"bars: s.e. over {over}", {"size": 8.5})
     return figure
 

@@ -113,6 +113,13 @@ def test_the_legend_names_everything_and_covers_no_data(make):
             assert not box.overlaps(other.get_window_extent())
 
 
+def test_the_error_of_one_seed_is_said_to_be_over_rows_or_of_a_measurement_over_rounds(make, monkeypatch):
+    one = make(("seeds: [0, 1, 2]", "seeds: [0]"))
+    assert plots.draw(one, BLEU).legends[0].get_title().get_text() == "bars: s.e. over test rows"
+    monkeypatch.setattr(plots, "MEASURE", BLEU[0])
+    assert plots.draw(one, BLEU).legends[0].get_title().get_text() == "bars: s.e. over rounds"
+
+
 def test_nothing_of_the_paper_is_in_the_legend_where_there_is_nothing(make, samples):
     figure = plots.draw(make(text=samples.PATTERNS), BLEU)
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "dense"
