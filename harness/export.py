@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -209,8 +210,11 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     from harness.inference.formats import unpack
     from harness.inference.kernels.linear import PackedLinear
 
-    model, rest = _skeleton(folder), _rest(folder)
-    packed = storage.load(folder / PACKED)
+    model = _skeleton(folder)
+    with ThreadPoolExecutor(1) as pool:  # the embedding is cast while the checksum is computed
+        reading = pool.submit(_rest, folder, model)
+        packed = storage.load(folder / PACKED)
+        rest = reading.result()
     for name in swap.prunable(model):
         if name not in packed:
             raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
@@ -232,16 +236,23 @@ def _another(folder: Path, what: str) -> Problem:
     return Problem(what, where=str(folder), hint=hint)
 
 
-def _rest(folder: Path) -> dict[str, Tensor]:
-    """Reads the weights that are not packed."""
+def _rest(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Reads the weights that are not packed, in the types of a model."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        return load_file(folder / REST)
+        rest = load_file(folder / REST)
     except (OSError, SafetensorError) as error:
         what = f"the weights that are not packed cannot be read: {error}"
         raise Problem(what, where=str(folder / REST), hint="export the model again") from error
+    state = model.state_dict()
+    for name, tensor in rest.items():
+        if name in state and tensor.shape != state[name].shape:
+            found, wanted = list(tensor.shape), list(state[name].shape)
+            raise _another(folder, f"{REST} has {name} as {found}, not {wanted}")
+    types = {name: state[name].dtype if name in state else tensor.dtype for name, tensor in rest.items()}
+    return {name: tensor.to(types[name], copy=True) for name, tensor in rest.items()}  # none stays mapped
 
 
 def _skeleton(folder: Path) -> nn.Module:
@@ -264,14 +275,9 @@ def _skeleton(folder: Path) -> nn.Module:
 def _fill(model: nn.Module, rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path) -> None:
     """Loads what is not packed, and checks that nothing is left but the packed layers and what is tied to others."""
     state = model.state_dict()
-    for name, tensor in rest.items():
-        if name in state and tensor.shape != state[name].shape:
-            found, wanted = list(tensor.shape), list(state[name].shape)
-            raise _another(folder, f"{REST} has {name} as {found}, not {wanted}")
-    whole = {name: tensor.to(state[name].dtype) if name in state else tensor for name, tensor in rest.items()}
     filled = {state[name].data_ptr() for name in rest.keys() & state.keys()}
-    report = model.load_state_dict(whole, strict=False, assign=True)
-    model.tie_weights()
+    report = model.load_state_dict(rest, strict=False, assign=True)
+    model.tie_weights(missing_keys=set(report.missing_keys))  # what the file has twice is not tied
     own = tuple(f"{name}." for name in layers)
     lacking = [n for n in report.missing_keys if not n.startswith(own) and state[n].data_ptr() not in filled]
     if lacking or report.unexpected_keys:

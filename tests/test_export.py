@@ -34,6 +34,16 @@ def made(tiny_models):
     return {family: make(family) for family in FAMILIES}
 
 
+def test_an_output_layer_that_was_parted_from_the_embedding_stays_so(made, tmp_path):
+    model, processor = copy.deepcopy(made["llama"][0]), made["llama"][1]
+    model.config.tie_word_embeddings = True
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape))
+    export.export(model, processor, tmp_path, "bitmask")
+    loaded = export.load(tmp_path)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+    assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_packed_model_is_read_back(family, made, tmp_path):
     model, processor = made[family]

@@ -9,6 +9,7 @@ handed the very same tensor belong together (q, k, v; gate and up; the keys and 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import torch
@@ -122,23 +123,23 @@ class Joined(nn.Module):
     """One product for all linears that read an input; it is kept until each of them has had its part.
 
     The first of them always computes it anew, and so does one that is asked with another tensor, or twice: what is
-    returned never depends on who asked before.
+    returned never depends on who asked before. Each thread has parts of its own.
     """
 
     def __init__(self, layer: nn.Module, widths: Sequence[int]) -> None:
         super().__init__()
         self.layer, self.widths = layer, list(widths)
-        self.input: Tensor | None = None
-        self.parts: dict[int, Tensor] = {}
+        self.held: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
 
     def part(self, index: int, x: Tensor) -> Tensor:
         """Returns the outputs [..., widths[index]] of one of the linears for the input [..., in]."""
-        if index == 0 or x is not self.input or index not in self.parts:
-            self.parts = dict(enumerate(self.layer(x).split(self.widths, -1)))
-            self.input = x
-        found = self.parts.pop(index)
-        if not self.parts:
-            self.input = None
+        thread = threading.get_ident()
+        of, parts = self.held.pop(thread, (None, {}))
+        if index == 0 or x is not of or index not in parts:
+            parts = dict(enumerate(self.layer(x).split(self.widths, -1)))
+        found = parts.pop(index)
+        if parts:
+            self.held[thread] = x, parts
         return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -87,7 +88,21 @@ def test_parts_never_answer_for_another_input():
                 own = first if part is a else second
                 torch.testing.assert_close(part(given), own(given))
             x.mul_(2)
-    assert layer.input is None and layer.parts == {}
+    assert layer.held == {}
+
+
+def test_each_thread_has_parts_of_its_own():
+    first, second = nn.Linear(4, 3), nn.Linear(4, 2)
+    layer = swap.Joined(Product(*swap.joined([first, second])), [3, 2])
+    a, b = swap.Part(layer, 0), swap.Part(layer, 1)
+    x, y = torch.randn(2, 5, 4)
+    with torch.no_grad():
+        a(x)
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(torch.no_grad()(a), y).result()
+            torch.testing.assert_close(b(x), second(x))
+            torch.testing.assert_close(pool.submit(torch.no_grad()(b), y).result(), second(y))
+    assert layer.held == {}
 
 
 def test_the_product_is_computed_once_for_all_parts():

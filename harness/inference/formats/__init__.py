@@ -24,6 +24,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -111,7 +112,7 @@ def check(packed: Packed, where: str | None = None) -> None:
     if list(found.items()) != list(wanted.items()):
         what = f"format {packed.format!r} in {packed.precision} stores {_listed(wanted)}, not {_listed(found)}"
         raise Problem(what, where=where, hint="pack the weights anew; packed tensors cannot be cast")
-    choice = _chosen(packed.format, where)
+    choice = _resolved(packed.format)
     try:
         _sizes.check(packed.tensors, packed.shape, choice.name, choice.options)
     except Problem as problem:
@@ -119,25 +120,26 @@ def check(packed: Packed, where: str | None = None) -> None:
         raise problem.at(where or f"{packed.format} {packed.precision} of {rows} x {columns}") from None
 
 
-def types(format: str, precision: str, where: str | None = None) -> dict[str, str]:
+def types(format: str, precision: str, where: str | None = None) -> Mapping[str, str]:
     """Returns the names of the tensors that a format stores in a precision, in order, with their types.
 
     Raises:
         Problem: The format or the precision is unknown; `where` is the place it is written.
     """
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS, where)
-    module = rooms.load("format", _chosen(format, where).name)
-    stored = {**module.TENSORS, **({**module.INTEGER, "scales": "float32"} if precision == "int8" else {})}
-    codes = _name(PRECISIONS[precision])
-    return {name: codes if dtype == "codes" else dtype for name, dtype in stored.items()}
-
-
-def _chosen(format: str, where: str | None) -> rooms.Choice:
     try:
-        return _resolved(format)
+        return _types(format, precision)
     except Problem as problem:
         raise problem.at(where) if where else problem from None
+
+
+@functools.cache
+def _types(format: str, precision: str) -> Mapping[str, str]:
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    module = rooms.load("format", _resolved(format).name)
+    stored = {**module.TENSORS, **({**module.INTEGER, "scales": "float32"} if precision == "int8" else {})}
+    codes = _name(PRECISIONS[precision])
+    return MappingProxyType({name: codes if dtype == "codes" else dtype for name, dtype in stored.items()})
 
 
 @functools.cache

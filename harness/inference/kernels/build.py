@@ -53,7 +53,7 @@ class Call(ctypes.Structure):
 INTERFACE = {
     "format": {
         "multiply": ([ctypes.POINTER(Call)], None),
-        "expand": ([ctypes.POINTER(Call), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p], None),
+        "multiply_many": ([ctypes.POINTER(Call)], None),
     },
     "step": {"step": ([ctypes.c_void_p], None)},
     "stream": {"stream": ([ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32], ctypes.c_uint64)},

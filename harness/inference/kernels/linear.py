@@ -1,14 +1,13 @@
 """The product of packed weights with activations, y = x W^T + bias, and the layer in the place of an `nn.Linear`.
 
-Up to `DECODE` rows of activations are multiplied by the format's own kernel, which reads the packed weights once for
-every 16 rows. More rows make the product bound by arithmetic, where zeros cannot be skipped with profit; then blocks of
-rows of the matrix are expanded to fp32 in a buffer that stays in the cache and multiplied by the dense library, in fp32
-whatever the activations are.
+Up to `DECODE` rows of activations are multiplied by kernels that put weights in their places among the zeros and read
+the packed ones once for every 16 rows. More rows make the product bound by arithmetic; then each stored weight is
+multiplied by its column of up to 128 rows side by side, and zeros cost nothing.
 
-Accuracy: fp32, bf16 and fp16 weights and format `index` multiply exact weights by exact activations and add in fp32.
-int8 weights are multiplied by activations of 14 bits where the processor has an instruction for it: each activation is
-off by at most max|x| / 16382, so a result by at most scale x sum|codes| x max|x| / 16382 (and the rounding of fp32);
-max|x| counts as 1e-30 where it is less.
+Accuracy: exact weights are multiplied by exact activations and added in fp32, but for up to `DECODE` rows and int8
+weights in formats other than `index`. There activations have 14 bits where the processor has an instruction for it:
+each is off by at most max|x| / 16382, so a result by at most scale x sum|codes| x max|x| / 16382 (and the rounding of
+fp32); max|x| counts as 1e-30 where it is less.
 """
 
 from __future__ import annotations
@@ -33,10 +32,8 @@ from harness.problems import Problem
 
 BATCH = 16
 """Rows of activations that a kernel takes at a time."""
-DECODE = {"fp32": 32, "bf16": 32, "fp16": 32, "int8": 96}
-"""Rows of activations up to which a format's own kernel is used, by precision; beyond, the dense library was faster."""
-BUFFER = 4 << 20
-"""Bytes of a block of expanded weights."""
+DECODE = 32
+"""Rows of activations up to which weights are put in their places; beyond, it is faster to take them one by one."""
 SHARE = 1 << 15
 """Bytes of weights that are worth another thread."""
 FLOAT = 4
@@ -184,7 +181,7 @@ def _multiply(
 def _product(ready: Ready, x: Tensor) -> Tensor:
     _check(x, ready.columns)
     flat = x.reshape(-1, ready.columns)
-    y = (_decode if flat.shape[0] <= DECODE[ready.precision] else _expanded)(ready, flat)
+    y = (_decode if flat.shape[0] <= DECODE else _many)(ready, flat)
     return y.to(x.dtype).view(*x.shape[:-1], ready.rows)
 
 
@@ -286,17 +283,12 @@ def _decode(ready: Ready, flat: Tensor) -> Tensor:
     return y
 
 
-def _expanded(ready: Ready, flat: Tensor) -> Tensor:
-    """Multiplies by blocks of rows of the matrix, expanded; a block begins with a whole tile of format `slot`."""
-    x, call = flat.float(), _call(ready)
+def _many(ready: Ready, flat: Tensor) -> Tensor:
+    x, call = flat.float().contiguous(), _call(ready)
     y = x.new_empty(x.shape[0], ready.rows)
-    step = max(BUFFER // (FLOAT * max(ready.columns, 1)) // 8 * 8, 8)
-    block = torch.empty(min(step, ready.rows), ready.columns)
-    for begin in range(0, ready.rows, step):
-        end = min(begin + step, ready.rows)
-        ready.library.expand(call, begin, end, block.data_ptr())
-        torch.mm(x, block[: end - begin].T, out=y[:, begin:end])
-    return y if ready.bias is None else y.add_(ready.bias)
+    call.batch, call.x, call.y = x.shape[0], x.data_ptr(), y.data_ptr()
+    ready.library.multiply_many(call)
+    return y
 
 
 def _unpacked(

@@ -26,6 +26,7 @@ from torch import nn
 
 from harness.inference.native import llama, mpt, opt, t5, whisper
 from harness.inference.native.program import Unsupported
+from harness.inference.native.stack import NATIVE as NATIVE
 from harness.inference.native.stack import Native
 
 FAMILIES = (llama, mpt, opt, t5, whisper)

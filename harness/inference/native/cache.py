@@ -11,7 +11,7 @@ is seen, and they are copied into new memory: what was handed out before is neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,7 +33,8 @@ class Room:
     def __init__(self, layers: Sequence[Any]) -> None:
         self.batch, heads, self.length, dim = layers[0].keys.shape
         self.room = self.length + max(self.length, ROOM)
-        self.held = torch.empty(len(layers), 2, self.batch, heads, self.room, dim)
+        shape = (len(layers), 2, self.batch, heads, self.room, dim)
+        self.held = torch.empty(shape, dtype=torch.float32, device="cpu")
         self.filled = self._views()
         for view, tensor in zip(self.filled, _tensors(layers), strict=True):
             view.copy_(tensor)
@@ -65,8 +66,13 @@ class Room:
             place.length = self.length
 
 
-def check(layers: Sequence[Any], batch: int) -> None:
-    """Makes sure that a cache's layers hold keys and values that can be taken over, of so many rows.
+def check(layers: Sequence[Any], batch: int, shapes: Mapping[int, tuple[int, int]]) -> None:
+    """Makes sure that a cache's layers hold keys and values that can be taken over.
+
+    Args:
+        layers: Of a `DynamicCache`.
+        batch: Rows.
+        shapes: Heads and the width of one, by layer, as a program reads them (`Program.own` or `.crossed`).
 
     Raises:
         Unsupported: They hold none, or of another type or shape.
@@ -74,8 +80,9 @@ def check(layers: Sequence[Any], batch: int) -> None:
     tensors = _tensors(layers)
     if any(tensor is None or not tensor.numel() for tensor in tensors):
         raise Unsupported("an empty cache")
-    shape = tensors[0].shape
-    if len(shape) != 4 or shape[0] != batch or any(each.shape != shape for each in tensors):
+    length = tensors[0].shape[2:3]
+    expected = {index: 2 * [(batch, heads, *length, dim)] for index, (heads, dim) in shapes.items()}
+    if expected != {index: [tuple(each.shape) for each in _tensors([layer])] for index, layer in enumerate(layers)}:
         raise Unsupported("a cache of another shape")
     if not all(each.dtype == torch.float32 and each.is_cpu for each in tensors):
         raise Unsupported("a cache that is not float32 on the CPU")

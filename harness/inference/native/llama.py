@@ -52,8 +52,7 @@ def write(stack: nn.Module, program: Program) -> None:
             program.add(x, program.linear(attention.o_proj, found))
             normed = program.norm(block.post_attention_layernorm, x)
             gate, up = program.linear(mlp.gate_proj, normed), program.linear(mlp.up_proj, normed)
-            gated = program.activate(config.hidden_act, gate, config.intermediate_size, up)
-            program.add(x, program.linear(mlp.down_proj, gated))
+            program.add(x, program.linear(mlp.down_proj, program.activate(config.hidden_act, gate, up)))
     program.finish(program.norm(stack.norm, x))
 
 
@@ -65,5 +64,6 @@ def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
 
 def tables(stack: nn.Module, length: int) -> Tables:
     """Returns the cosines and sines of so many positions."""
-    cosines, sines = stack.rotary_emb(torch.empty(0), torch.arange(length)[None])
-    return Tables(length, cosines=cosines[0].contiguous(), sines=sines[0].contiguous())
+    kind, positions = torch.empty(0, dtype=torch.float32, device="cpu"), torch.arange(length, device="cpu")
+    cosines, sines = (each[0].float().contiguous() for each in stack.rotary_emb(kind, positions[None]))
+    return Tables(length, cosines=cosines, sines=sines)

@@ -33,7 +33,7 @@ def write(stack: nn.Module, program: Program) -> None:
             found = program.attend(q, k, v, layer=layer, heads=heads, shared=heads, dim=dim, scale=scale)
             program.add(x, program.linear(attention.out_proj, found))
             wide = program.linear(block.ffn.up_proj, program.norm(block.norm_2, x))
-            program.add(x, program.linear(block.ffn.down_proj, program.activate("gelu", wide, wide.width)))
+            program.add(x, program.linear(block.ffn.down_proj, program.activate("gelu", wide)))
     program.finish(program.norm(stack.norm_f, x))
 
 
@@ -45,5 +45,5 @@ def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
 
 def tables(stack: nn.Module, length: int) -> Tables:
     """Returns what is added to the score of a key so many tokens before."""
-    by_key = stack.build_mpt_alibi_tensor(stack.num_heads, length)
-    return Tables(length, distances=by_key[:, 0].flip(-1).contiguous())
+    by_key = stack.build_mpt_alibi_tensor(stack.num_heads, length, device="cpu")
+    return Tables(length, distances=by_key[:, 0].flip(-1).float().contiguous())

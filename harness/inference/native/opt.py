@@ -36,7 +36,7 @@ def write(stack: nn.Module, program: Program) -> None:
             found = program.attend(q, k, v, layer=layer, heads=heads, shared=heads, dim=dim, scale=scale)
             program.add(x, program.linear(attention.out_proj, found))
             wide = program.linear(block.fc1, program.norm(block.final_layer_norm, x))
-            active = program.activate(stack.config.activation_function, wide, wide.width)
+            active = program.activate(stack.config.activation_function, wide)
             program.add(x, program.linear(block.fc2, active))
     program.finish(program.norm(stack.final_layer_norm, x))
 
@@ -46,7 +46,7 @@ def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
     x = given.get("inputs_embeds")
     x = stack.embed_tokens(given["input_ids"]) if x is None else x
     mask = given.get("attention_mask")
-    mask = torch.ones(len(x), length + 1) if mask is None else mask
+    mask = torch.ones(len(x), length + 1, dtype=torch.int64, device=x.device) if mask is None else mask
     return x + stack.embed_positions(mask, length, position_ids=given.get("position_ids"))
 
 

@@ -36,12 +36,36 @@ LINE = 16
 
 
 class View(ctypes.Structure):
-    """Some columns of a register."""
+    """Some columns of a register, as in `step.cpp`, which need not know how many they are.
+
+    Attributes:
+        start: The register's first float, for one row.
+        width: Columns of the register.
+        column: The first of these.
+        columns: How many these are; all that follow where it is not said.
+    """
 
     _fields_ = [("start", ctypes.c_int64), ("width", ctypes.c_int64), ("column", ctypes.c_int64)]
 
+    def __init__(self, start: int, width: int, column: int = 0, columns: int | None = None) -> None:
+        super().__init__(start, width, column)
+        self.columns = width - column if columns is None else columns
 
-NOTHING = View(-1, 0, 0)
+    def part(self, begin: int, columns: int) -> View:
+        """Returns so many of these columns."""
+        return View(self.start, self.width, self.column + begin, columns)
+
+    def expect(self, columns: int, of: str) -> None:
+        """Makes sure how many columns these are.
+
+        Raises:
+            Unsupported: They are more or fewer; it names what they are of.
+        """
+        if self.columns != columns:
+            raise Unsupported(f"{of} of {self.columns} columns in the place of {columns}")
+
+
+NOTHING = View(-1, 0)
 
 
 class Op(ctypes.Structure):
@@ -117,8 +141,15 @@ class Tables:
 class Program:
     """Operations on registers, written by a family.
 
+    Every operation makes sure that what it is given is as wide as it reads: compiled code does not. Whatever writes
+    one raises `Unsupported` where it is not.
+
     Args:
         width: Floats of a row of the input, and of the result.
+
+    Attributes:
+        own, crossed: Heads of keys and values and the width of one, by layer, where it attends to what was said before,
+            and to what an encoder read.
     """
 
     def __init__(self, width: int) -> None:
@@ -126,6 +157,10 @@ class Program:
         self.ops: list[Op] = []
         self.size = self.most = 0
         self.input = self.result = self.register(width)
+        self.own: dict[int, tuple[int, int]] = {}
+        self.crossed: dict[int, tuple[int, int]] = {}
+        self._turned: set[int] = set()
+        self._heads: set[int] = set()
         self._joined: dict[tuple[int, int], View] = {}
         self._layers: list[tuple[PackedLinear, Ready]] = []
         self._moves = 0
@@ -137,7 +172,7 @@ class Program:
         """Returns a new register of so many columns."""
         start, self.size = self.size, self.size + -(-width // LINE) * LINE
         self.most = max(self.most, self.size)
-        return View(start, width, 0)
+        return View(start, width)
 
     @contextlib.contextmanager
     def block(self) -> Iterator[None]:
@@ -149,12 +184,13 @@ class Program:
 
     def norm(self, module: nn.Module, source: View) -> View:
         """Normalises rows, as `nn.LayerNorm` or an RMS norm does."""
-        to = self.register(source.width)
-        self._norm(module, source, to, 1, source.width)
+        to = self.register(source.columns)
+        self._norm(module, source, to, 1, source.columns)
         return to
 
     def norm_heads(self, module: nn.Module, view: View, heads: int, dim: int) -> None:
         """Normalises each head by itself, in place."""
+        view.expect(heads * dim, f"{heads} heads")
         self._norm(module, view, view, heads, dim)
 
     def linear(self, module: nn.Module, source: View) -> View:
@@ -165,18 +201,24 @@ class Program:
         if key not in self._joined:
             self._joined[key] = self._product(module.joined.layer, source)
         whole, widths = self._joined[key], module.joined.widths
-        return View(whole.start, whole.width, sum(widths[: module.index]))
+        whole.expect(sum(widths), "joined layers")
+        return whole.part(sum(widths[: module.index]), widths[module.index])
 
     def split(self, view: View, parts: int) -> list[View]:
         """Returns equal parts of a register's columns."""
-        return [View(view.start, view.width, index * view.width // parts) for index in range(parts)]
+        columns = view.columns // parts
+        view.expect(columns * parts, f"{parts} equal parts")
+        return [view.part(index * columns, columns) for index in range(parts)]
 
     def add(self, to: View, source: View) -> None:
         """Adds the rows of one register to another's."""
-        self._write("add", a=source, to=to, dim=to.width)
+        source.expect(to.columns, "a sum")
+        self._write("add", a=source, to=to, dim=to.columns)
 
     def rotate(self, view: View, heads: int, dim: int) -> None:
         """Turns each head by its position: rotary embedding, the first half of the columns against the second."""
+        view.expect(heads * dim, f"{heads} heads")
+        self._turned.add(dim)
         self._write("rotate", to=view, heads=heads, dim=dim)
 
     def attend(
@@ -201,21 +243,35 @@ class Program:
             dim: Of a head.
             scale: Of the scores.
         """
+        own = k.start != NOTHING.start
+        if shared < 1 or heads % shared:
+            raise Unsupported(f"{heads} heads that share {shared}")
+        q.expect(heads * dim, f"{heads} heads")
+        for each in (k, v) if own else ():
+            each.expect(shared * dim, f"{shared} heads")
+        (self.own if own else self.crossed)[layer] = (shared, dim)
+        if own:
+            self._heads.add(heads)
         to = self.register(heads * dim)
         self._write("attend", a=q, b=k, c=v, to=to, layer=layer, heads=heads, shared=shared, dim=dim, value=scale)
         return to
 
-    def activate(self, name: str, source: View, width: int, gated: View = NOTHING) -> View:
+    def activate(self, name: str, source: View, gated: View = NOTHING) -> View:
         """Applies an activation, and multiplies with what it gates."""
         name = ALIASES.get(name, name)
         if name not in FUNCTIONS:
             raise Unsupported(f"the activation {name}")
-        to = self.register(width)
-        self._write("activate", a=source, b=gated, to=to, mode=FUNCTIONS.index(name), dim=width)
+        if gated.start != NOTHING.start:
+            gated.expect(source.columns, "a gate")
+        to = self.register(source.columns)
+        self._write("activate", a=source, b=gated, to=to, mode=FUNCTIONS.index(name), dim=to.columns)
         return to
 
     def finish(self, result: View) -> None:
-        """Says which register is the result; nothing is written after it."""
+        """Says which register is the result, all of it; nothing is written after it."""
+        result.expect(result.width, "a result")
+        if len(set(self.own.values())) > 1:  # one memory is made for all layers
+            raise Unsupported("layers with other heads than others")
         self.result = result
         self.array = (Op * len(self.ops))(*self.ops)
         self._moves = PackedLinear.moves
@@ -234,6 +290,19 @@ class Program:
             return False
         return self.build == isa.best()
 
+    def check(self, tables: Tables) -> None:
+        """Makes sure that tables are what the operations read.
+
+        Raises:
+            Unsupported: They are of another shape, or not float32 on the CPU.
+        """
+        turned, heads = {(tables.reach, dim) for dim in self._turned}, {(each, tables.reach) for each in self._heads}
+        for tensor, shapes in ((tables.cosines, turned), (tables.sines, turned), (tables.distances, heads)):
+            if tensor is not None and shapes != {tuple(tensor.shape)}:
+                raise Unsupported("tables of another shape")
+            if tensor is not None and not (tensor.dtype == torch.float32 and tensor.is_cpu and tensor.is_contiguous()):
+                raise Unsupported("tables that are not float32 on the CPU")
+
     @staticmethod
     def expect(module: nn.Module, name: str) -> None:
         """Makes sure that a module is of the class of this name.
@@ -248,27 +317,33 @@ class Program:
         layer = type(module) is nn.LayerNorm
         if not layer and type(module).__name__ not in RMS_NORMS:
             raise Unsupported(f"a {type(module).__name__} for a norm")
+        if layer and module.normalized_shape != (dim,):
+            raise Unsupported("norms of another width")
         value = module.eps if layer else module.variance_epsilon
-        weight, bias = self._parameter(module, "weight"), self._parameter(module, "bias")
+        weight, bias = self._parameter(module, "weight", dim), self._parameter(module, "bias", dim)
         self._write("norm", a=source, to=to, mode=layer, heads=heads, dim=dim, value=value, weight=weight, bias=bias)
 
     def _product(self, module: nn.Module, source: View) -> View:
         if not isinstance(module, PackedLinear):
             raise Unsupported(f"a linear layer that is a {type(module).__name__}")
         ready = module.ready()
+        source.expect(ready.columns, "the input of a linear layer")
+        source.expect(source.width, "the input of a linear layer")  # which is read from row to row
         to = self.register(ready.rows)
         multiply = ctypes.cast(ready.library.multiply, ctypes.c_void_p)
         self._write("product", a=source, to=to, call=ctypes.addressof(ready.call), multiply=multiply)
         self._layers.append((module, ready))
         return to
 
-    def _parameter(self, module: nn.Module, name: str) -> int | None:
-        """Returns the address of a norm's weights, None where it has none."""
+    def _parameter(self, module: nn.Module, name: str, dim: int) -> int | None:
+        """Returns the address of so many weights of a norm, None where it has none."""
         tensor = getattr(module, name, None)
         if tensor is None:
             return None
         if tensor.dtype != torch.float32 or not (tensor.is_cpu and tensor.is_contiguous()):
             raise Unsupported("norms that are not float32 on the CPU")
+        if tensor.shape != (dim,):
+            raise Unsupported("norms of another width")
         self._parameters.append((module._parameters, name))
         self._places.append(tensor.data_ptr())
         self._held.append(tensor.detach())

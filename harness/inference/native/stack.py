@@ -5,8 +5,10 @@ Natively run is a call in eval mode without gradients or autocast, of one token 
 A hook on a module within the stack, or a wish that is not known here, makes the call transformers' own (which leaves
 hooks of its own behind where hidden states were asked for once). `counts` says how many there were of either, and why.
 
-Weights may change in place at any time. Packed tensors that are replaced are seen at the next step; modules that are,
-and weights of norms, with the next cache.
+Weights may change in place at any time. Packed tensors that are assigned through their module (`layer.values = x`,
+`load_state_dict(assign=True)`) are seen at the next step; those that are replaced behind its back (`.data = x`,
+`_buffers[name] = x`), once a call was transformers' own, as a prompt's is; modules that are replaced, and weights of
+norms, with the next cache.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ READ = {
 
 @dataclass
 class Held:
-    """What belongs to one cache: its memory, the tables by position, what the encoder read, and the last positions."""
+    """What belongs to one cache of one program: memory, tables by position, what the encoder read, last positions."""
 
+    program: Program
     room: Room
     tables: Tables
     encoded: Encoded | None
@@ -56,7 +59,8 @@ class Native:
     """The `forward` of a stack.
 
     Args:
-        stack: A decoder with packed linears.
+        stack: A decoder with packed linears. It holds its `forward`, so that does not hold it: a model that is let go
+            of is freed at once, with what it has mapped.
         family: The module here that knows it.
 
     Attributes:
@@ -64,8 +68,20 @@ class Native:
     """
 
     def __init__(self, stack: nn.Module, family: ModuleType) -> None:
-        self.stack, self.family = stack, family
+        self._stack, self.family = weakref.ref(stack), family
         self._forget()
+
+    @property
+    def stack(self) -> nn.Module:
+        """The stack.
+
+        Raises:
+            ReferenceError: It is gone, and only its `forward` was kept.
+        """
+        stack = self._stack()
+        if stack is None:
+            raise ReferenceError("the model of this forward is gone")
+        return stack
 
     def __call__(self, *args: Any, **given: Any) -> Any:
         """Returns what the stack's own `forward` would, and extends the cache as that would."""
@@ -90,14 +106,14 @@ class Native:
         return {"stack": self.stack, "family": self.family.__name__}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.stack, self.family = state["stack"], importlib.import_module(state["family"])
+        self._stack, self.family = weakref.ref(state["stack"]), importlib.import_module(state["family"])
         self._forget()
 
     def _forget(self) -> None:
         self.__signature__ = inspect.signature(type(self.stack).forward.__get__(self.stack))
         self.counts: collections.Counter[str] = collections.Counter()
         self._program: Program | None = None
-        self._modules: list[nn.Module] = []
+        self._modules: list[weakref.ref[nn.Module]] = []
         self._unhooked = -1
         self._held: weakref.WeakKeyDictionary[Any, Held] = weakref.WeakKeyDictionary()
 
@@ -111,15 +127,19 @@ class Native:
             Unsupported: The stack holds what no operation computes.
         """
         program = self._program
-        if program and program.fresh(norms=anew) and not (anew and self._modules != list(self.stack.modules())):
+        if program and program.fresh(norms=anew) and not (anew and self._modules != self._found()):
             return program
         self._program = None
         if reason := build.reason() or self.family.refusal(self.stack):
             raise Unsupported(reason)
         program = Program(self.stack.config.hidden_size)
         self.family.write(self.stack, program)
-        self._program, self._modules = program, list(self.stack.modules())
+        self._program, self._modules = program, self._found()
         return program
+
+    def _found(self) -> list[weakref.ref[nn.Module]]:
+        """Returns all modules that the stack has now."""
+        return [weakref.ref(module) for module in self.stack.modules()]
 
     def _prepared(self, given: Mapping[str, Any]) -> tuple[Tensor, Held, Step]:
         """Returns the embedded tokens [batch, 1, width], what belongs to the cache, and the step but for x and y.
@@ -131,13 +151,16 @@ class Native:
         own, crossed = self._caches(given)
         held = self._held.get(own)
         program = self.program(anew=held is None)
+        if held and held.program is not program:
+            held = None
         mask = _mask(given.get("attention_mask"), batch, own.get_seq_length() + 1)
         if held is None or not held.room.holds(own.layers):
-            check(own.layers, batch)
+            check(own.layers, batch, program.own)
             room = Room(own.layers)
             fits = held is not None and held.tables.reach >= room.room
             tables = held.tables if fits else self.family.tables(self.stack, room.room)
-            held = self._held[own] = Held(room, tables, held.encoded if held else None)
+            program.check(tables)
+            held = self._held[own] = Held(program, room, tables, held.encoded if held else None)
         room, tables = held.room, held.tables
         if room.batch != batch:
             raise Unsupported("a cache of another shape")
@@ -156,7 +179,7 @@ class Native:
         )
         if crossed is not None:
             if held.encoded is None or not held.encoded.holds(crossed.layers):
-                check(crossed.layers, batch)
+                check(crossed.layers, batch, program.crossed)
                 held.encoded = Encoded(crossed.layers)
             step.crossed = ctypes.addressof(held.encoded.layers)
             step.crossed_mask = _mask(given.get("encoder_attention_mask"), batch, held.encoded.length)

@@ -49,10 +49,9 @@ def write(stack: nn.Module, program: Program) -> None:
 def _active(stack: nn.Module, program: Program, dense: nn.Module, x: View) -> View:
     name = stack.config.dense_act_fn
     if not stack.config.is_gated_act:
-        wide = program.linear(dense.wi, x)
-        return program.activate(name, wide, stack.config.d_ff)
+        return program.activate(name, program.linear(dense.wi, x))
     gate, linear = program.linear(dense.wi_0, x), program.linear(dense.wi_1, x)
-    return program.activate(name, gate, stack.config.d_ff, linear)
+    return program.activate(name, gate, linear)
 
 
 def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:

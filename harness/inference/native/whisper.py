@@ -35,7 +35,7 @@ def write(stack: nn.Module, program: Program) -> None:
             q = program.linear(crossed.q_proj, program.norm(block.encoder_attn_layer_norm, x))
             program.add(x, program.linear(crossed.out_proj, program.attend(q, **shape)))
             wide = program.linear(block.fc1, program.norm(block.final_layer_norm, x))
-            active = program.activate(stack.config.activation_function, wide, wide.width)
+            active = program.activate(stack.config.activation_function, wide)
             program.add(x, program.linear(block.fc2, active))
     program.finish(program.norm(stack.layer_norm, x))
 

@@ -80,22 +80,28 @@ def test_narrow_layers(name, build_name):
                 assert (off <= bound(x, stored, precision)).all()
 
 
+@pytest.mark.parametrize("build_name", BUILDS)
 @pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_long_batches_are_expanded(name, precision):
-    weight = sparse(300, 200, 0.6, 0, name == "2:4")
-    packed, x, bias = formats.pack(weight, name, precision), torch.randn(3, 96, 200), torch.randn(300)
-    y = matmul(packed, x, bias)
-    expected = nn.functional.linear(x.double(), formats.unpack(packed).double(), bias.double())
-    assert y.shape == (3, 96, 300)
-    torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
+def test_long_batches_are_multiplied_weight_by_weight(name, build_name):
+    weight, bias = sparse(300, 200, 0.6, 0, name == "2:4"), torch.randn(300)
+    for precision in PRECISIONS:
+        group = 64 if precision == "int8" and name in ("dense", "bitmask") else 0
+        packed = formats.pack(weight, name, precision, group=group)
+        for batch in (linear.DECODE + 1, 128, 131, 3 * 64 + 16):
+            x = torch.randn(batch, 200)
+            with isa.limit(build_name):
+                y = matmul(packed, x, bias)
+            expected = nn.functional.linear(x.double(), formats.unpack(packed).double(), bias.double())
+            torch.testing.assert_close(y.double(), expected, atol=1e-4, rtol=1e-5)
 
 
-def test_blocks_of_the_expansion_cover_all_rows(monkeypatch):
-    monkeypatch.setattr(linear, "BUFFER", 4 * 200 * 7)
-    weight = sparse(300, 200, 0.6, 0)
-    x = torch.randn(97, 200)
-    torch.testing.assert_close(matmul(formats.pack(weight), x), x @ weight.T, atol=1e-4, rtol=1e-5)
+@pytest.mark.parametrize("name", FORMATS)
+def test_long_batches_of_narrow_layers(name):
+    for rows, columns in ((1, 1), (9, 70), (17, 15), (8, 65)):
+        packed = formats.pack(sparse(rows, columns, 0.5, rows, name == "2:4"), name, "int8")
+        x = torch.randn(2, 40, columns)
+        expected = x.double() @ formats.unpack(packed).double().T
+        torch.testing.assert_close(matmul(packed, x).double(), expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("rows", [3, 50])

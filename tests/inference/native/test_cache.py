@@ -60,10 +60,29 @@ def test_full_memory_is_seen(cache):
     ],
 )
 def test_what_cannot_be_taken_over_is_refused(cache, change, said):
-    check(cache.layers, 2)
+    shapes = dict.fromkeys(range(3), (4, 8))
+    check(cache.layers, 2, shapes)
     change(cache.layers[1])
     with pytest.raises(Unsupported, match=said):
-        check(cache.layers, 2)
+        check(cache.layers, 2, shapes)
+
+
+@pytest.mark.parametrize("layers, shape", [(3, (2, 8)), (3, (8, 4)), (3, (4, 16)), (2, (4, 8)), (4, (4, 8))])
+def test_a_cache_of_another_model_is_refused(cache, layers, shape):
+    with pytest.raises(Unsupported, match="another shape"):
+        check(cache.layers, 2, dict.fromkeys(range(layers), shape))
+
+
+@pytest.mark.parametrize("other", ["dtype", "device"])
+def test_memory_is_float32_on_the_cpu_whatever_torch_makes_by_default(cache, other):
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16 if other == "dtype" else before)
+        with torch.device("meta" if other == "device" else "cpu"):
+            held = Room(cache.layers).held
+    finally:
+        torch.set_default_dtype(before)
+    assert held.dtype == torch.float32 and held.is_cpu
 
 
 def test_what_an_encoder_read_may_lie_anyhow(cache):

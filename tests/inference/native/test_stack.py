@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
 import inspect
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -137,6 +140,29 @@ def test_what_has_no_program_says_so_and_generates_as_before(model, why):
     assert agreement(packed(model), inputs, reference(model, inputs, 4))["logit_error"] <= TOLERANCE
 
 
+def linear(inputs, outputs):
+    return nn.Linear(inputs, outputs, bias=False)
+
+
+@pytest.mark.parametrize("join", ["true", "false"])
+def test_widths_are_those_of_the_layers_whatever_the_config_says(join):
+    model = small("Llama")
+    for block, width in zip(model.model.layers, (40, 96), strict=True):
+        block.mlp.gate_proj, block.mlp.up_proj = linear(48, width), linear(48, width)
+        block.mlp.down_proj = linear(width, 48)
+    inputs = prompts(model, 3, 6, seed=0)
+    ran = packed(model, f"format=bitmask,join={join}")
+    assert agreement(ran, inputs, reference(model, inputs, 8))["logit_error"] <= TOLERANCE and steps(ran) == 14
+
+
+def test_layers_that_do_not_fit_each_other_have_no_program():
+    model = small("Llama")
+    model.model.layers[1].mlp.down_proj = linear(80, 48)
+    ran = packed(small("Llama"), "format=bitmask,native=false,join=false")
+    ran.model.layers[1].mlp.down_proj = PackedLinear.from_linear(model.model.layers[1].mlp.down_proj)
+    assert native.install(ran) == "the input of a linear layer of 72 columns in the place of 80"
+
+
 def test_layers_that_are_not_packed_have_no_program(dense):
     assert "a Linear" in native.install(copy.deepcopy(dense["llama"]))
 
@@ -246,6 +272,53 @@ def test_whatever_is_done_with_the_cache_is_seen(change, started):
             close(ours.values, theirs.values)
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 6, 32), (2, 4, 6, 8), (2, 2, 6, 64)])
+def test_a_cache_of_other_heads_is_not_written_to(shape, started):
+    (model, cache), _ = started
+    for layer in cache.layers:
+        layer.keys, layer.values = torch.zeros(shape), torch.zeros(shape)
+    assert tuple(layer.keys.shape) != (2, model.config.num_key_value_heads, 6, model.model.layers[0].self_attn.head_dim)
+    with pytest.raises(RuntimeError):
+        logits(model, cache)
+    assert steps(model) == 1 and native.counts(model)["a cache of another shape"] == 1
+
+
+def test_what_an_encoder_read_with_other_heads_is_refused(dense):
+    model = packed(dense["t5"])
+    inputs, cache = prompts(model, 2, 5, seed=0), transformers.EncoderDecoderCache(DynamicCache(), DynamicCache())
+    token = torch.tensor([[3], [4]])
+    with torch.inference_mode():
+        encoded = model.get_encoder()(**inputs)
+        given = {"encoder_outputs": encoded, "past_key_values": cache, "decoder_input_ids": token}
+        for _ in range(2):
+            model(**given)
+        for layer in cache.cross_attention_cache.layers:
+            layer.keys, layer.values = layer.keys[:, :1], layer.values[:, :1]
+        with contextlib.suppress(RuntimeError):  # what transformers says of it is its own
+            model(**given)
+    assert steps(model) == 1 and native.counts(model)["a cache of another shape"] == 1
+
+
+@pytest.mark.parametrize("other", ["dtype", "device"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_steps_are_the_same_whatever_torch_makes_by_default(family, other, dense):
+    model = packed(dense[family])
+    inputs = prompts(model, 2, 5, seed=0)
+    before, found = torch.get_default_dtype(), []
+    with torch.inference_mode():
+        for changed in (False, True):
+            decoder = Decoder(model, inputs)
+            decoder.first()
+            token = torch.tensor([[3], [4]])
+            try:
+                torch.set_default_dtype(torch.bfloat16 if changed and other == "dtype" else before)
+                with torch.device("meta" if changed and other == "device" else "cpu"):
+                    found.append(decoder.next(token))
+            finally:
+                torch.set_default_dtype(before)
+    assert torch.equal(*found) and steps(model) == 2
+
+
 def test_what_was_handed_out_is_never_written_to(started):
     model, cache = started[0]
     kept = [(layer.keys, layer.values) for layer in cache.layers]
@@ -327,6 +400,41 @@ def test_gradients_are_refused_as_before(started):
     with torch.enable_grad(), pytest.raises(Exception, match="no gradient"):
         model(torch.tensor([[7], [9]]), past_key_values=DynamicCache(config=model.config))
     assert native.counts(model)["training, gradients or autocast"] == 1
+
+
+@pytest.mark.parametrize("replaced", [".data", "_buffers"])
+def test_packed_tensors_replaced_behind_a_module_are_seen_with_the_next_prompt(replaced, started):
+    for model, cache in started:
+        layer = model.model.layers[0].mlp.down_proj
+        if replaced == ".data":
+            layer.values.data = layer.values * 0.5
+        else:
+            layer._buffers["values"] = layer.values * 0.5
+        with torch.inference_mode():
+            model(torch.tensor([[5, 6], [7, 8]]), past_key_values=cache)
+    close(*(logits(model, cache) for model, cache in started))
+    assert steps(started[0][0]) == 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_model_is_freed_without_the_cycle_collector(family, dense):
+    model = packed(dense[family])
+    generate(model, prompts(model, 2, 5, seed=0), 3)
+    assert steps(model) == 2
+    gc.collect()
+    gc.disable()
+    try:
+        held = [weakref.ref(each) for each in model.modules()]
+        del model
+        assert {each() for each in held} == {None}
+    finally:
+        gc.enable()
+
+
+def test_a_forward_without_its_model_says_so(dense):
+    forward = packed(dense["llama"]).model.forward
+    with pytest.raises(ReferenceError, match="gone"):
+        forward(ONE)
 
 
 @pytest.mark.parametrize("moved", ["in place", "assigned", "norm", "module"])

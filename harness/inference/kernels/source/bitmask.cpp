@@ -1,6 +1,7 @@
 // A bit a weight, and the weights that are not zero one after another: taken out in order, each into its bit's place.
 // Tensors: mask [out, words], values, rows [out + 1].
 #include "rows.h"
+#include "wide.h"
 
 namespace {
 
@@ -73,11 +74,11 @@ inline Lanes expand(const V* p, uint32_t bits) {
 
 #endif
 
-template <class V, bool PAIR>
+template <class V>
 class Cursor {
  public:
 #if defined(__AVX512F__)
-  static constexpr bool PAIRED = PAIR && std::is_same_v<V, BFloat>;
+  static constexpr bool PAIRED = std::is_same_v<V, BFloat>;
 #else
   static constexpr bool PAIRED = false;
 #endif
@@ -128,24 +129,49 @@ class Cursor {
 #endif
 };
 
-template <class V, bool PAIR>
+template <class V>
 auto at_row(const Call& call) {
   const auto* mask = (const uint64_t*)call.tensors[0];
   const int64_t words = call.words();
   return [=, values = (const V*)call.tensors[1], rows = (const int64_t*)call.tensors[2]](int64_t row) {
-    return Cursor<V, PAIR>(mask + row * words, values + rows[row]);
+    return Cursor<V>(mask + row * words, values + rows[row]);
   };
 }
+
+// A row's weights one by one.
+template <class V>
+struct Row {
+  const uint64_t* mask;
+  const V* p;
+
+  template <class F>
+  void word(int64_t word, float scale, F f) {
+    uint64_t bits = mask[word];
+    const int64_t taken = __builtin_popcountll(bits);
+    float weights[WORD];
+    scaled(p, taken, scale, weights);
+    p += taken;
+    __builtin_prefetch((const char*)p + 128);
+    for (const float* weight = weights; bits; bits &= bits - 1) f(__builtin_ctzll(bits), *weight++);
+  }
+};
 
 }  // namespace
 
 extern "C" void multiply(const Call* call) {
 #if defined(__AVX512VNNI__)
-  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t, true>(*call));
+  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t>(*call));
 #endif
-  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>, true>(*call)); });
+  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>>(*call)); });
 }
 
-extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
-  by_precision(call->precision, [&](auto* type) { expand_rows(*call, begin, end, to, at_row<std::decay_t<decltype(*type)>, false>(*call)); });
+extern "C" void multiply_many(const Call* call) {
+  by_precision(call->precision, [&](auto* type) {
+    using V = std::decay_t<decltype(*type)>;
+    const auto* mask = (const uint64_t*)call->tensors[0];
+    const int64_t words = call->words();
+    multiply_columns(*call, [=, values = (const V*)call->tensors[1], rows = (const int64_t*)call->tensors[2]](int64_t row) {
+      return Row<V>{mask + row * words, values + rows[row]};
+    });
+  });
 }

@@ -8,7 +8,8 @@ struct Half { uint16_t bits; };
 enum Precision : int32_t { FP32 = 0, BF16 = 1, FP16 = 2, INT8 = 3 };
 
 constexpr int64_t WORD = 64;  // columns that are read together
-constexpr int BATCH = 16;     // most rows of activations in one call
+constexpr int BATCH = 16;     // most rows of activations in one call of `multiply`
+constexpr int64_t MOST_STEP = 64;  // most rows of weights handed out together
 
 struct Call {
   const void* const* tensors;  // of the format, in its order
@@ -25,7 +26,7 @@ struct Call {
   // Rows handed out together: many blocks a thread, but long ones, because memory asked for ahead of an end is wasted.
   int64_t step() const {
     const int64_t rows = out / (8 * threads) / 8 * 8;
-    return rows < 8 ? 8 : rows > 64 ? 64 : rows;
+    return rows < 8 ? 8 : rows > MOST_STEP ? MOST_STEP : rows;
   }
   float scale(int64_t row, int64_t g) const { return scales ? scales[row * groups() + g] : 1.f; }
   void store(int64_t row, int64_t b, float value) const { y[b * out + row] = bias ? value + bias[row] : value; }

@@ -1,13 +1,14 @@
 // Dense weights in any precision: what a product costs when nothing is left out.
 // Tensors: values [out, words x 64].
 #include "rows.h"
+#include "wide.h"
 
 namespace {
 
-template <class V, bool PAIR>
+template <class V>
 class Cursor {
  public:
-  static constexpr bool PAIRED = PAIR && std::is_same_v<V, BFloat>;
+  static constexpr bool PAIRED = std::is_same_v<V, BFloat>;
   explicit Cursor(const V* values) : p_(values) {}
   Lanes floats(int j) const {
     if constexpr (PAIRED)
@@ -31,22 +32,41 @@ class Cursor {
   const V* p_;
 };
 
-template <class V, bool PAIR>
+template <class V>
 auto at_row(const Call& call) {
   return [values = (const V*)call.tensors[0], stride = call.words() * WORD](int64_t row) {
-    return Cursor<V, PAIR>(values + row * stride);
+    return Cursor<V>(values + row * stride);
   };
 }
+
+// A row's weights one by one.
+template <class V>
+struct Row {
+  const V* p;
+
+  template <class F>
+  void word(int64_t, float scale, F f) {
+    float weights[WORD];
+    scaled(p, WORD, scale, weights);
+    p += WORD;
+    for (int64_t k = 0; k < WORD; k++) f(k, weights[k]);
+  }
+};
 
 }  // namespace
 
 extern "C" void multiply(const Call* call) {
 #if defined(__AVX2__)
-  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t, true>(*call));
+  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t>(*call));
 #endif
-  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>, true>(*call)); });
+  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>>(*call)); });
 }
 
-extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
-  by_precision(call->precision, [&](auto* type) { expand_rows(*call, begin, end, to, at_row<std::decay_t<decltype(*type)>, false>(*call)); });
+extern "C" void multiply_many(const Call* call) {
+  by_precision(call->precision, [&](auto* type) {
+    using V = std::decay_t<decltype(*type)>;
+    multiply_columns(*call, [=, values = (const V*)call->tensors[0], stride = call->words() * WORD](int64_t row) {
+      return Row<V>{values + row * stride};
+    });
+  });
 }

@@ -2,6 +2,21 @@
 #pragma once
 #include "activations.h"
 
+// A row's, one by one; fillers come last and find column 0, whichever the word.
+template <class V>
+struct EntriesOfRow {
+  const uint16_t* columns;
+  const V* values;
+  int64_t count;
+
+  template <class F>
+  void word(int64_t word, float scale, F f) {
+    for (; count && *columns < (word + 1) * WORD; count--, columns++, values++) {
+      f(*columns - word * WORD, to_float(*values) * scale);
+    }
+  }
+};
+
 template <class V>
 struct Entries {
   const uint16_t* columns;
@@ -12,6 +27,7 @@ struct Entries {
       : columns((const uint16_t*)call.tensors[first]),
         values((const V*)call.tensors[first + 1]),
         rows((const int64_t*)call.tensors[first + 2]) {}
+  EntriesOfRow<V> row(int64_t row) const { return {columns + rows[row], values + rows[row], rows[row + 1] - rows[row]}; }
 };
 
 inline Floats<8> gather(const float* x, const uint16_t* columns) {
@@ -70,10 +86,4 @@ inline void entries_of_batch(const Entries<V>& of, int64_t row, const Transposed
     const Floats<8> total = (part[0][v] + part[1][v]) + (part[2][v] + part[3][v]);
     memcpy(to + 8 * v, &total, sizeof total);
   }
-}
-
-// Adds a row's entries in their places, which are zero: so fillers, zeros in column 0, change nothing.
-template <class V>
-inline void scatter_row(const Entries<V>& of, int64_t row, float scale, float* to) {
-  for (int64_t i = of.rows[row]; i < of.rows[row + 1]; i++) to[of.columns[i]] += to_float(of.values[i]) * scale;
 }

@@ -1,6 +1,7 @@
 // Each weight with its column. One row of activations is gathered from; a batch is multiplied side by side.
 // Tensors: columns, values, rows [out + 1].
 #include "entries.h"
+#include "wide.h"
 
 namespace {
 
@@ -25,22 +26,15 @@ void multiply_by(const Call& call) {
   });
 }
 
-template <class V>
-void expand_by(const Call& call, int64_t begin, int64_t end, float* to) {
-  const Entries<V> entries(call, 0);
-  for_rows(end - begin, 4, call.threads, [&](int64_t first, int64_t last) {
-    memset(to + first * call.in, 0, (last - first) * call.in * sizeof(float));
-    for (int64_t row = first; row < last; row++)
-      scatter_row(entries, begin + row, call.scale(begin + row, 0), to + row * call.in);
-  });
-}
-
 }  // namespace
 
 extern "C" void multiply(const Call* call) {
   by_precision(call->precision, [&](auto* type) { multiply_by<std::decay_t<decltype(*type)>>(*call); });
 }
 
-extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
-  by_precision(call->precision, [&](auto* type) { expand_by<std::decay_t<decltype(*type)>>(*call, begin, end, to); });
+extern "C" void multiply_many(const Call* call) {
+  by_precision(call->precision, [&](auto* type) {
+    const Entries<std::decay_t<decltype(*type)>> entries(*call, 0);
+    multiply_columns(*call, [&](int64_t row) { return entries.row(row); });
+  });
 }

@@ -159,26 +159,3 @@ void multiply_codes(const Call& call, At at) {
   });
 }
 #endif
-
-// Rows `begin` to `end` as floats, [end - begin, in], for the dense library.
-template <class At>
-void expand_rows(const Call& call, int64_t begin, int64_t end, float* to, At at) {
-  const int64_t words = call.words(), each = call.scales ? (call.group + WORD - 1) / WORD : words;
-  for_rows(end - begin, 4, call.threads, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; row++) {
-      auto cursor = at(begin + row);
-      for (int64_t word = 0; word < words; word++, cursor.next()) {
-        const float scale = call.scale(begin + row, word / each);
-        float* place = to + row * call.in + word * WORD;
-        const int64_t left = call.in - word * WORD;
-        float last[WORD], *whole = left < WORD ? last : place;
-#pragma GCC unroll 8
-        for (int j = 0; j < WORD / LANES; j++) {
-          const Lanes weights = cursor.floats(j) * scale;
-          memcpy(whole + j * LANES, &weights, sizeof weights);
-        }
-        if (left < WORD) memcpy(place, last, left * sizeof(float));
-      }
-    }
-  });
-}

@@ -3,6 +3,7 @@
 #include "entries.h"
 #include "rows.h"
 #include "tiles.h"
+#include "wide.h"
 
 namespace {
 
@@ -118,28 +119,26 @@ void multiply_floats_by(const Call& call) {
   });
 }
 
-// Slots are put down from the last to the first: a filler, a zero in column 0, comes before the weight that may be there.
+// A row's weights, one by one: its slots in a word's tiles, then its tail there.
 template <class V>
-void expand_by(const Call& call, int64_t begin, int64_t end, float* to) {
-  const Tiles of(call);
-  const Entries<V> tail(call, 1);
-  for_rows(end - begin, ROWS, call.threads, [&](int64_t first, int64_t last) {
-    memset(to + first * call.in, 0, (last - first) * call.in * sizeof(float));
-    const uint8_t* records = of.group<V>((begin + first) / ROWS);
-    const int rows = (int)(last - first);
-    float scales[ROWS];
-    for (int row = 0; row < rows; row++) scales[row] = call.scale(begin + first + row, 0);
-    for (int64_t tile = 0; tile < of.tiles; tile++)
-      for (int64_t r = of.each; r-- > 0;) {
-        const uint8_t* record = records + (tile * of.each + r) * RECORD<V>;
-        for (int slot = 3; slot >= 0; slot--)
-          for (int row = 0; row < rows; row++)
-            to[(first + row) * call.in + tile * TILE + number_at<V>(record, row, slot)] =
-                value_at((const V*)(record + 16), row, slot) * scales[row];
+struct Row {
+  const uint8_t* group;
+  int64_t tiles, each;
+  int row;
+  EntriesOfRow<V> tail;
+
+  template <class F>
+  void word(int64_t word, float scale, F f) {
+    constexpr int64_t TILES = WORD / TILE;
+    for (int64_t tile = 0; tile < TILES && word * TILES + tile < tiles; tile++)
+      for (int64_t r = 0; r < each; r++) {
+        const uint8_t* record = group + ((word * TILES + tile) * each + r) * RECORD<V>;
+        for (int slot = 0; slot < 4; slot++)
+          f(tile * TILE + number_at<V>(record, row, slot), value_at((const V*)(record + 16), row, slot) * scale);
       }
-    for (int64_t row = first; row < last; row++) scatter_row(tail, begin + row, scales[row - first], to + row * call.in);
-  });
-}
+    tail.word(word, scale, f);
+  }
+};
 
 }  // namespace
 
@@ -160,6 +159,13 @@ extern "C" void multiply(const Call* call) {
   by_precision(call->precision, [&](auto* type) { multiply_floats_by<std::decay_t<decltype(*type)>>(*call); });
 }
 
-extern "C" void expand(const Call* call, int64_t begin, int64_t end, float* to) {
-  by_precision(call->precision, [&](auto* type) { expand_by<std::decay_t<decltype(*type)>>(*call, begin, end, to); });
+extern "C" void multiply_many(const Call* call) {
+  by_precision(call->precision, [&](auto* type) {
+    using V = std::decay_t<decltype(*type)>;
+    const Tiles of(*call);
+    const Entries<V> tail(*call, 1);
+    multiply_columns(*call, [&](int64_t row) {
+      return Row<V>{of.group<V>(row / ROWS), of.tiles, of.each, (int)(row % ROWS), tail.row(row)};
+    });
+  });
 }
