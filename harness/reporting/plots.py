@@ -169,7 +169,8 @@ def _shifts(arms: int, places: Mapping[str, float]) -> list[float]:
 def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Comparison, ink: Ink) -> None:
     arms, places = _arms(rows), _places(rows)
     unordered = {} if _ordered(rows) else {"linestyle": "none"}  # a line between two methods would say nothing
-    for arm, shift in zip(arms, _shifts(len(arms), places), strict=True):
+    shifts = _shifts(len(arms), places)
+    for arm, shift in zip(arms, shifts, strict=True):
         points = rows[(rows["arm"] == arm) & (rows["baseline"] != DENSE)]
         for value in values:
             beside = {row: place + shift for row, place in places.items()}
@@ -177,7 +178,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Co
     for dense in rows[rows["baseline"] == DENSE].itertuples():
         for value in values:
             _level(axes, dense, value, ink)
-    _axis(axes, rows, values, places, comparison)
+    _axis(axes, rows, values, places, comparison, beside=max(shifts, default=0.0))
     _scale(axes, rows[list(values)].to_numpy().ravel())
 
 
@@ -205,9 +206,14 @@ def _level(axes: Axes, dense: Any, value: str, ink: Ink) -> None:
 
 
 def _axis(
-    axes: Axes, rows: pd.DataFrame, values: Sequence[str], places: Mapping[str, float], comparison: Comparison
+    axes: Axes,
+    rows: pd.DataFrame,
+    values: Sequence[str],
+    places: Mapping[str, float],
+    comparison: Comparison,
+    beside: float,
 ) -> None:
-    """Labels the x axis with exactly the values that have a point."""
+    """Labels the x axis with exactly the values that have a point, and lets all arms beside them be seen."""
     pruned = rows[rows["baseline"] != DENSE]
     there = set(pruned.loc[pruned[list(values)].notna().any(axis=1), "row"])
     percent = comparison.axis == "prune.sparsity" and pruned["x"].notna().all()
@@ -219,7 +225,7 @@ def _axis(
             label.set(ha="right", rotation_mode="anchor")
     axes.set_xlabel("sparsity (%)" if percent else comparison.axis.rpartition(".")[2])
     if places:
-        room = 0.06 * (max(places.values()) - min(places.values())) or 1.0
+        room = (0.06 * (max(places.values()) - min(places.values())) or 1.0) + beside
         axes.set_xlim(min(places.values()) - room, max(places.values()) + room)
     axes.margins(y=0.1)
 

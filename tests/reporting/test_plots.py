@@ -125,6 +125,17 @@ def test_nothing_of_the_paper_is_in_the_legend_where_there_is_nothing(make, samp
     assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "dense"
 
 
+def test_every_arm_is_within_the_axes_however_many_there_are(make):
+    many = "".join(f"    arm{number}: {number}*cross_entropy\n" for number in range(2, 12))
+    comparison = make(
+        ("    cross_entropy: cross_entropy\n", "    cross_entropy: cross_entropy\n" + many), value=lambda cell: 10.0
+    )
+    (axes,) = plots.draw(comparison, BLEU).axes[:1]
+    left, right = axes.get_xlim()
+    found = [x for line in axes.get_lines() if line.get_marker() not in ("None", "", None) for x in line.get_xdata()]
+    assert found and all(left < x < right for x in found)
+
+
 def test_with_nothing_run_there_is_still_a_figure(make):
     (axes,) = plots.draw(make(skip=lambda cell: True), BLEU).axes
     assert levels(axes) == {25.9: ":"}
