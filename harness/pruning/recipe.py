@@ -173,7 +173,7 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
         solved = recipe.solve(weight.detach(), given, sparsity)
         _check(solved, weight, sparsity, recipe)
     except Problem as problem:
-        raise Problem(problem.what, where=linear.name, nearest=problem.nearest, hint=problem.hint) from problem
+        raise problem.at(linear.name) from problem
     weight.copy_(solved.weight)
     size = solved.keep.numel()
     zeros = size - int(solved.keep.count_nonzero())

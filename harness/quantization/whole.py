@@ -75,7 +75,7 @@ def chosen(blocks: Sequence[Block], skip: Sequence[str]) -> list[Block]:
     try:
         return without(blocks, skip)
     except Problem as problem:
-        raise Problem(problem.what, where="quantize.skip", nearest=problem.nearest, hint=problem.hint) from problem
+        raise problem.at("quantize.skip") from problem
 
 
 def masks(blocks: Sequence[Block], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,7 +138,7 @@ def quantise(linear: Linear, keep: Tensor, given: Mapping[str, Tensor], way: How
         if (codes != grid.zeros(codes)).masked_fill(keep, False).any():
             raise Problem("its pruned weights are not all zero")
     except Problem as problem:
-        raise Problem(problem.what, where=linear.name, nearest=problem.nearest, hint=problem.hint) from problem
+        raise problem.at(linear.name) from problem
     values = grid.decode(codes).to(weight.dtype)
     error = float((values - weight).float().norm() / weight.float().norm().clamp(min=torch.finfo(torch.float32).tiny))
     weight.copy_(values)

@@ -140,7 +140,7 @@ def _check_settable(name: str, data: dict[str, Any], where: str) -> None:
     grid = data.get("grid") or {}
     evaluations = data.get("evaluate") or [str(data.get("task")).partition(":")[0]]
     if problem := unknown_setting(name, evaluations, (*_PLAIN, *grid)):
-        raise Problem(problem.what, where=where, nearest=problem.nearest, hint=problem.hint)
+        raise problem.at(where)
     for axis, points in grid.items():
         decided = [axis, *(n for p in (points.values() if isinstance(points, dict) else ()) for n in settings_of(p))]
         if any(_covers(name, one) for one in decided):

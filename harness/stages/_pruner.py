@@ -152,7 +152,7 @@ def held_out_batches(options: Mapping[str, Any], model: nn.Module, processor: An
         features, collate = examples_for(rows_for(read), read, processor)
     except Problem as problem:
         where = problem.where or "prune.search_data"
-        raise Problem(problem.what, where=where, nearest=problem.nearest, hint=problem.hint) from problem
+        raise problem.at(where) from problem
     features = fitting(features, model)
     most, size = min(options["search_limit"] or len(features), len(features)), options["batch_size"]
     if not most:

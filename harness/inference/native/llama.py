@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.inference.native._tokens import embedded
 from harness.inference.native.program import Program, Tables
 
 STACKS = ("LlamaModel", "MistralModel", "Qwen2Model", "Qwen3Model")
@@ -58,8 +59,7 @@ def write(stack: nn.Module, program: Program) -> None:
 
 def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
     """Returns the new tokens embedded, [batch, 1, width]."""
-    found = given.get("inputs_embeds")
-    return stack.embed_tokens(given["input_ids"]) if found is None else found
+    return embedded(stack, given)
 
 
 def tables(stack: nn.Module, length: int) -> Tables:

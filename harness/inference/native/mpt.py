@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.inference.native._tokens import embedded
 from harness.inference.native.program import Program, Tables
 
 STACKS = ("MptModel",)
@@ -39,8 +40,7 @@ def write(stack: nn.Module, program: Program) -> None:
 
 def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
     """Returns the new tokens embedded, [batch, 1, width]."""
-    found = given.get("inputs_embeds")
-    return stack.wte(given["input_ids"]) if found is None else found
+    return embedded(stack, given)
 
 
 def tables(stack: nn.Module, length: int) -> Tables:

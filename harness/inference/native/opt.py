@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.inference.native._tokens import embedded
 from harness.inference.native.program import Program, Tables
 
 STACKS = ("OPTDecoder",)
@@ -43,8 +44,7 @@ def write(stack: nn.Module, program: Program) -> None:
 
 def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
     """Returns the new tokens embedded and their positions added, [batch, 1, width]."""
-    x = given.get("inputs_embeds")
-    x = stack.embed_tokens(given["input_ids"]) if x is None else x
+    x = embedded(stack, given)
     mask = given.get("attention_mask")
     mask = torch.ones(len(x), length + 1, dtype=torch.int64, device=x.device) if mask is None else mask
     return x + stack.embed_positions(mask, length, position_ids=given.get("position_ids"))

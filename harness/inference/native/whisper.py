@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from harness.inference.native._tokens import embedded
 from harness.inference.native.program import Program, Tables
 
 STACKS = ("WhisperDecoder",)
@@ -42,8 +43,7 @@ def write(stack: nn.Module, program: Program) -> None:
 
 def embed(stack: nn.Module, given: Mapping[str, Any], length: int) -> Tensor:
     """Returns the new tokens embedded and their positions added, [batch, 1, width]."""
-    found = given.get("inputs_embeds")
-    x = stack.embed_tokens(given["input_ids"]) if found is None else found
+    x = embedded(stack, given)
     return x + stack.embed_positions(x, past_key_values_length=length, position_ids=given.get("position_ids"))
 
 
