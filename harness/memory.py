@@ -10,7 +10,7 @@ import contextlib
 import ctypes
 import resource
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,19 +24,23 @@ _MOST = 32 << 20
 
 
 @contextlib.contextmanager
-def freed_kept() -> Iterator[None]:
+def freed_kept() -> Iterator[Callable[[], object]]:
     """Lets this process keep, meanwhile, the memory that it frees for what it asks for next; nothing without glibc.
 
     A forward pass frees and asks for tens of megabytes in every layer. glibc gives them back to the kernel each time,
     and the kernel clears every page that it hands out again. At the end all that is free is given back.
+
+    Yields:
+        What gives it back earlier: to be called now and then, for what is asked for next does not always fit where
+        something was freed, and what is kept would grow.
     """
     library = ctypes.CDLL(None)
     if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
-        yield
+        yield lambda: None
         return
     try:
         _set(library, 4 * _MOST, 8 * _MOST)
-        yield
+        yield lambda: library.malloc_trim(0)
     finally:
         _set(library, _MOST, 2 * _MOST)
         library.malloc_trim(0)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import ctypes
+import resource
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -23,8 +25,22 @@ def test_freed_memory_is_kept_meanwhile_and_given_back_whatever_happens(monkeypa
 
 def test_nothing_happens_without_glibc(monkeypatch):
     monkeypatch.setattr(ctypes, "CDLL", lambda name: SimpleNamespace())
-    with memory.freed_kept():
-        pass
+    with memory.freed_kept() as give_back:
+        give_back()
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
+def test_what_is_kept_can_be_given_back_meanwhile():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    with memory.freed_kept() as give_back:
+        held = [torch.ones(4 << 20) for _ in range(4)]  # 64 MiB
+        pin = torch.ones(4)  # behind them, so that they are not the end of the heap
+        del held
+        kept = resident()
+        give_back()
+        assert kept - resident() > 48 << 20 and pin.sum() == 4
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")

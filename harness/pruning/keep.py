@@ -1,14 +1,14 @@
-"""The mask `keep`: which weights stay (True), by layer; applied, verified, measured, stored as one bit a weight.
+"""The mask `keep`: which weights stay (True), by layer; applied, verified, measured, held and stored in a bit a weight.
 
 A file `keep.safetensors` holds, per layer, the mask in row order packed eight to a byte (the first weight in the lowest
-bit), and the shapes in its metadata.
+bit), and the shapes in its metadata. `Masks` holds the same in memory: for a model of 7 billion weights 0.8 GB, not 7.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +25,62 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F
 """Floating-point types by their names in safetensors."""
 
 
-def _weights(model: nn.Module, keeps: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weight of every masked layer, checked to exist in the mask's shape."""
+class Masks(MutableMapping[str, Tensor]):
+    """Masks by layer, packed: each is taken in, and given out anew, as a bool tensor [out, in] on the CPU."""
+
+    def __init__(self, masks: Mapping[str, Tensor] | None = None):
+        self._packed: dict[str, Tensor] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self.update(masks or {})
+
+    def __getitem__(self, name: str) -> Tensor:
+        shape = self._shapes[name]
+        bits = np.unpackbits(self._packed[name].numpy(), count=math.prod(shape), bitorder="little")
+        return torch.from_numpy(bits.view(np.bool_)).view(shape)
+
+    def __setitem__(self, name: str, keep: Tensor) -> None:
+        packed = np.packbits(keep.flatten().cpu().numpy(), bitorder="little")
+        self._packed[name], self._shapes[name] = torch.from_numpy(packed), tuple(keep.shape)
+
+    def __delitem__(self, name: str) -> None:
+        del self._packed[name], self._shapes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def save(self, path: Path) -> None:
+        """Writes them into a safetensors file."""
+        save_file(self._packed, path, {"shapes": json.dumps(self._shapes)})
+
+    @classmethod
+    def load(cls, path: Path) -> Masks:
+        """Reads what `save` wrote.
+
+        Raises:
+            SafetensorError, KeyError, TypeError, ValueError, RuntimeError: The file holds something else.
+        """
+        masks = cls()
+        with safe_open(path, "pt") as file:
+            for name, shape in json.loads((file.metadata() or {})["shapes"]).items():
+                packed = file.get_tensor(name)
+                if packed.dtype != torch.uint8 or packed.shape != (math.ceil(math.prod(shape) / 8),):
+                    raise ValueError(f"{name} is no mask of {shape}")
+                masks._packed[name], masks._shapes[name] = packed, tuple(shape)
+        return masks
+
+
+def _masked(model: nn.Module, keeps: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yields every masked layer with its weight and its mask, which have one shape."""
     modules = dict(model.named_modules())
     for name, keep in keeps.items():
         if name not in modules:
             raise unknown("layer", name, modules)
         if modules[name].weight.shape != keep.shape:
             raise Problem(f"mask {tuple(keep.shape)} on weight {tuple(modules[name].weight.shape)}", where=name)
-    return {name: modules[name].weight for name in keeps}
+        yield name, modules[name].weight, keep
 
 
 @torch.no_grad()
@@ -43,9 +90,12 @@ def apply(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
     Args:
         model: The model.
         keeps: Bool mask [out, in] by layer name.
+
+    Raises:
+        Problem: A layer is missing or has another shape; it is named, and those before it are done.
     """
-    for name, weight in _weights(model, keeps).items():
-        weight.masked_fill_(~keeps[name].to(weight.device), 0)
+    for _, weight, keep in _masked(model, keeps):
+        weight.masked_fill_(~keep.to(weight.device), 0)
 
 
 @torch.no_grad()
@@ -55,9 +105,9 @@ def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
     Raises:
         Problem: A layer is missing, has another shape, or has weights where the mask says zero; it is named.
     """
-    for name, weight in _weights(model, keeps).items():
+    for name, weight, keep in _masked(model, keeps):
         whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # processes may share it out
-        _verify(name, whole, keeps[name])
+        _verify(name, whole, keep)
 
 
 def _verify(name: str, weight: Tensor, keep: Tensor) -> None:
@@ -80,7 +130,7 @@ def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
     Raises:
         Problem: As in `verify`; or there are no such files.
     """
-    left = dict(keeps)
+    left = dict.fromkeys(keeps)
     for path in weight_files(folder):
         tensors, begin = header(path)
         with path.open("rb") as file:  # not mapped: what is looked at would count as this process's memory
@@ -89,7 +139,8 @@ def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
                 first, last = said["data_offsets"]
                 file.seek(begin + first)
                 weight = torch.frombuffer(bytearray(file.read(last - first)), dtype=DTYPES[said["dtype"]])
-                _verify(name, weight.view(said["shape"]), left.pop(name))
+                _verify(name, weight.view(said["shape"]), keeps[name])
+                del left[name]
     if left:
         raise Problem("this pruned layer is not in the written files", where=f"{folder}: {next(iter(left))}")
 
@@ -101,11 +152,11 @@ def sparsity(keeps: Mapping[str, Tensor]) -> float:
 
 def save(folder: Path, keeps: Mapping[str, Tensor]) -> None:
     """Writes `keep.safetensors` into a folder."""
-    shapes = {name: list(keep.shape) for name, keep in keeps.items()}
-    save_file({name: _pack(keep) for name, keep in keeps.items()}, Path(folder) / FILE, {"shapes": json.dumps(shapes)})
+    masks = keeps if isinstance(keeps, Masks) else Masks(keeps)
+    masks.save(Path(folder) / FILE)
 
 
-def load(folder: Path) -> dict[str, Tensor]:
+def load(folder: Path) -> Masks:
     """Reads `keep.safetensors` from a folder.
 
     Raises:
@@ -115,18 +166,7 @@ def load(folder: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise Problem("there is no mask here", where=str(path), hint="this model was not pruned by the harness")
     try:
-        with safe_open(path, "pt") as file:
-            shapes = json.loads((file.metadata() or {})["shapes"])
-            return {name: _unpack(file.get_tensor(name), shape) for name, shape in shapes.items()}
+        return Masks.load(path)
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         hint = "copy the file again, or prune the model again"
         raise Problem(f"this mask is damaged: {error}", where=str(path), hint=hint) from error
-
-
-def _pack(keep: Tensor) -> Tensor:
-    return torch.from_numpy(np.packbits(keep.flatten().cpu().numpy(), bitorder="little"))
-
-
-def _unpack(packed: Tensor, shape: list[int]) -> Tensor:
-    bits = np.unpackbits(packed.numpy(), bitorder="little")[: math.prod(shape)]
-    return torch.from_numpy(bits).bool().view(shape)

@@ -32,9 +32,11 @@ def run(job: Job) -> Iterator[Progress]:
     model, processor = changeable(source, options["dtype"]).to(device()), models.load_processor(source)
     pruned = pruner(options, model, processor)
     targets, blocks = rooms.bind("ramp", options["ramp"])(options["sparsity"]), len(pruned.blocks)
-    with freed_kept():
+    with freed_kept() as give_back:
         for turn, target in enumerate(targets):
-            yield from pruned.turn(target, turn * blocks, len(targets) * blocks)
+            for progress in pruned.turn(target, turn * blocks, len(targets) * blocks):
+                yield progress
+                give_back()
     models.save(model.cpu(), processor, job.folder)
     keep.save(job.folder, pruned.keeps)
     verify_written(job.folder, pruned.keeps)

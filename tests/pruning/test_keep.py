@@ -74,17 +74,32 @@ def test_one_bit_a_weight(tmp_path):
     assert 8192 < (tmp_path / keep.FILE).stat().st_size < 8192 + 512
 
 
+def test_masks_are_held_as_one_bit_a_weight(keeps):
+    masks = keep.Masks(keeps)
+    assert dict(masks).keys() == keeps.keys() and all(torch.equal(masks[name], keeps[name]) for name in keeps)
+    assert sum(packed.numel() for packed in masks._packed.values()) == 2 + 2
+    masks["0"] = ~keeps["0"]
+    assert torch.equal(masks["0"], ~keeps["0"]) and keep.sparsity({"0": masks["0"]}) == keep.sparsity(
+        {"0": ~keeps["0"]}
+    )
+    del masks["2"]
+    assert list(masks) == ["0"] and len(masks) == 1
+
+
 def test_no_mask_is_a_problem(tmp_path):
     with pytest.raises(Problem, match="no mask"):
         keep.load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "short", "type"])
 def test_a_damaged_mask_is_a_problem(tmp_path, keeps, damage):
     keep.save(tmp_path, keeps)
     path = tmp_path / keep.FILE
     if damage == "other":
         save_file({"x": torch.zeros(3)}, path)
+    elif damage in ("short", "type"):
+        packed = torch.zeros(1, dtype=torch.uint8) if damage == "short" else torch.zeros(2)
+        save_file({"0": packed}, path, {"shapes": json.dumps({"0": [3, 5]})})
     else:
         path.write_bytes(path.read_bytes()[:100] if damage == "cut" else b"")
     with pytest.raises(Problem, match="this mask is damaged") as caught:
