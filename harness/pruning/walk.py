@@ -8,7 +8,9 @@ pruned it, for the outputs on which the paused pass goes on to the next block by
 - position biases, masks, rotary angles and a pruned encoder's normed states in cross-attention are the architecture's
   own, and no family needs a case here;
 - no block is ever computed again, and only one block's statistics are in memory;
-- q, k, v (or gate, up), which read one tensor, share one statistic.
+- q, k, v (or gate, up), which read one tensor, share one statistic;
+- a model that processes share out is whole one block at a time (`pruning/shares.py`); all of them walk, each over all
+  batches, so that they prune alike and as one process does.
 
 The order is that of SparseGPT (arXiv:2301.00774) and Wanda (arXiv:2306.11695): all linears of a block are pruned on
 statistics of the dense block. Padding enters no statistic.
@@ -28,6 +30,7 @@ from harness import models
 from harness.models import Block, Linear
 from harness.problems import Problem
 from harness.pruning.paused import Pass, evaluating, pausing
+from harness.pruning.shares import borrowed, walking
 from harness.pruning.statistics import STATISTICS, Statistic, finite
 
 Inputs = dict[str, dict[str, Tensor]]
@@ -62,23 +65,26 @@ def walk(
     """
     blocks = models.blocks(model) if blocks is None else blocks
     if not needs:
-        yield from ((block, {}) for block in blocks)
+        for block in blocks:
+            with borrowed(block.module):
+                yield block, {}
         return
-    with evaluating(model), pausing(blocks) as originals, contextlib.ExitStack() as stack:
+    with evaluating(model), walking(model), pausing(blocks) as originals, contextlib.ExitStack() as stack:
         passes = [stack.enter_context(contextlib.closing(Pass(model, batch))) for batch in batches]
         if not passes:
             raise Problem("there is no calibration batch", hint="give a calibration set and a number of samples")
         for index, block in enumerate(blocks):
             for each in passes:
                 each.expect(blocks, index)
-            inputs = _collect(block, originals[index], passes, [need for need in needs if need != KERNEL])
-            if KERNEL in needs:
-                inputs[block.name] = {KERNEL: _kernel(block, passes)}
-            yield block, inputs
-            inputs.clear()
-            if block is not blocks[-1]:
-                for each in passes:
-                    each.resume(originals[index](*each.call.args, **each.call.kwargs))
+            with borrowed(block.module):
+                inputs = _collect(block, originals[index], passes, [need for need in needs if need != KERNEL])
+                if KERNEL in needs:
+                    inputs[block.name] = {KERNEL: _kernel(block, passes)}
+                yield block, inputs
+                inputs.clear()
+                if block is not blocks[-1]:
+                    for each in passes:
+                        each.resume(originals[index](*each.call.args, **each.call.kwargs))
 
 
 @dataclass

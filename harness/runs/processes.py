@@ -69,10 +69,13 @@ def team(count: int, parallel: str) -> Processes:
     """Returns how a run computes its training stages, checked.
 
     Raises:
-        Problem: There is no such way to lay a model out.
+        Problem: There is no such way to lay a model out, or one process has nobody to share it with.
     """
     if parallel not in get_args(Parallel):
         raise unknown("way to train in parallel", parallel, get_args(Parallel), where="--parallel")
+    if count == 1 and parallel != ALONE.parallel:
+        what = f"{parallel} shares a model out over several processes, and there is one"
+        raise Problem(what, where="--parallel", hint="--processes 2, or leave --parallel out")
     return Processes(count, parallel)
 
 
@@ -254,6 +257,10 @@ class _Failure:
     text: str
 
 
+class ShareDone(Exception):
+    """This process has done its share of a stage: what follows, writing the result, is the first process's alone."""
+
+
 DONE, STOPPED = "done", "stopped"
 
 
@@ -284,8 +291,6 @@ def _worker(says: Connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     first = os.environ["RANK"] == "0"
     try:
-        from harness.tuning.devices import ShareDone
-
         with contextlib.suppress(ShareDone), contextlib.closing(importlib.import_module(module).run(job)) as steps:
             for progress in steps:
                 if first:

@@ -60,12 +60,18 @@ class Attached:
     evolve: Callable[..., None] | None = None
     allot: Callable[..., list[dict[str, Tensor]]] | None = None
     layers: Mapping[str, Layer] = field(default_factory=dict)
-    frozen: tuple[nn.Parameter, ...] = ()
+    frozen: tuple[tuple[nn.Module, str], ...] = ()
 
     @property
     def keeps(self) -> dict[str, BoolTensor]:
         """The masks as they are now, by layer, on the CPU."""
         return {name: layer.keep.cpu() for name, layer in self.layers.items()}
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """Masks and what the method keeps, by layer and name: what processes that train together each have whole."""
+        parts = {name: (KEEP, *layer.keeps) for name, layer in self.layers.items()}
+        return {f"{name}.{part}": getattr(self.layers[name].module, part) for name in parts for part in parts[name]}
 
 
 DENSE = Attached()
@@ -96,9 +102,9 @@ def attach(
     made = rooms.ROOMS["method"].method(choice.name)
     verbs = {verb: rooms.bind("method", choice, verb) for verb in ("prepare", "merge")}
     more = {verb: _optional(choice, verb) for verb in ("project", "adapt", "state", "evolve", "allot")}
-    frozen = tuple(p for p in model.parameters() if p.requires_grad) if made.constants.get("FREEZES") else ()
-    for parameter in frozen:
-        parameter.requires_grad_(False)
+    frozen = _trained(model) if made.constants.get("FREEZES") else ()
+    for module, part in frozen:
+        getattr(module, part).requires_grad_(False)
     layers = {}
     for name, keep in keeps.items():
         module = model.get_submodule(name)
@@ -119,6 +125,12 @@ def attach(
             module.forward = _forward(layers[name], more["adapt"])
     later = (more[verb] for verb in ("project", "adapt", "evolve", "allot"))
     return Attached(verbs["merge"], *later, layers, frozen)
+
+
+def _trained(model: nn.Module) -> tuple[tuple[nn.Module, str], ...]:
+    """Returns where a model's trained parameters are: to hold them would keep them whole where they are shared out."""
+    places = (name.rpartition(".") for name, p in model.named_parameters() if p.requires_grad)
+    return tuple((model.get_submodule(module), part) for module, _, part in places)
 
 
 def _optional(choice: rooms.Choice, verb: str) -> Callable | None:
@@ -224,10 +236,9 @@ def merged(attached: Attached) -> Iterator[None]:
         Problem: The final weight does not follow when something is added to the layer's own; the layer is named.
     """
     own = {name: layer.module.weight.detach().clone() for name, layer in attached.layers.items()}
-    with torch.no_grad():
-        for layer in attached.layers.values():
-            layer.module.weight.copy_(attached.merge(layer.module.weight, layer.keep, layer.tensors))
-            vars(layer.module).pop("forward", None)
+    for layer in attached.layers.values():
+        _merge(attached, layer)
+        vars(layer.module).pop("forward", None)
     whole = False
     try:
         yield
@@ -236,7 +247,7 @@ def merged(attached: Attached) -> Iterator[None]:
         with torch.no_grad():
             for name, layer in attached.layers.items():
                 if whole:
-                    _put_back(attached, name, layer, own.pop(name).mul_(layer.keep))
+                    _put_back(attached, name, layer, own.pop(name))
                 else:
                     layer.module.weight.copy_(own.pop(name))
                 if attached.adapt is not None:
@@ -244,31 +255,41 @@ def merged(attached: Attached) -> Iterator[None]:
 
 
 def _put_back(attached: Attached, name: str, layer: Layer, own: Tensor) -> None:
-    """Gives a layer its own weight again, with what was done to the final weight in the meantime added to it."""
-    final, weight = layer.module.weight.detach().clone(), layer.module.weight
-    weight.copy_(own)
-    change = final - attached.merge(weight, layer.keep, layer.tensors)
-    if change.count_nonzero():
-        weight.add_(change)
-        if not torch.allclose(attached.merge(weight, layer.keep, layer.tensors), final, rtol=1e-4, atol=1e-6):
-            hint = "prune by a criterion, which changes no weight that stays"
-            raise Problem("what the pruning did to its weights cannot be put into this method", where=name, hint=hint)
+    """Gives a layer its own weight again, masked, with what was done to the final weight meanwhile added to it."""
+    with devices.whole({"weight": layer.module.weight, **layer.tensors}) as given:
+        weight, tensors = given["weight"], {part: given[part] for part in layer.tensors}
+        final = weight.detach().clone()
+        weight.copy_(devices.full(own)).mul_(layer.keep)
+        change = final - attached.merge(weight, layer.keep, tensors)
+        if change.count_nonzero():
+            weight.add_(change)
+            if not torch.allclose(attached.merge(weight, layer.keep, tensors), final, rtol=1e-4, atol=1e-6):
+                what = "what the pruning did to its weights cannot be put into this method"
+                raise Problem(what, where=name, hint="prune by a criterion, which changes no weight that stays")
 
 
 @torch.no_grad()
 def merge(attached: Attached) -> None:
     """Writes every layer's final weight into the model and leaves its layers as plain as before `attach`."""
     for layer in attached.layers.values():
-        layer.module.weight.copy_(attached.merge(layer.module.weight, layer.keep, layer.tensors))
+        _merge(attached, layer)
     leave(attached)
+
+
+@torch.no_grad()
+def _merge(attached: Attached, layer: Layer) -> None:
+    """Writes a layer's final weight into the model."""
+    with devices.whole({"weight": layer.module.weight, **layer.tensors}) as given:
+        tensors = {part: given[part] for part in layer.tensors}
+        given["weight"].copy_(attached.merge(given["weight"], layer.keep, tensors))
 
 
 def leave(attached: Attached) -> None:
     """Takes the method off the model, whose weights stay as they are."""
     for layer in attached.layers.values():
         detach(layer)
-    for parameter in attached.frozen:
-        parameter.requires_grad_(True)
+    for module, part in attached.frozen:
+        getattr(module, part).requires_grad_(True)
 
 
 def detach(layer: Layer) -> None:

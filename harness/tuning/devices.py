@@ -9,6 +9,7 @@ In one process every function here is idle. How processes are begun: `runs/proce
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -21,25 +22,25 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from harness import models
 from harness.device import device
 from harness.problems import Problem
-from harness.runs.processes import parallel
+from harness.pruning import shares
+from harness.runs.processes import ShareDone, parallel
 
 DDP = DistributedDataParallelKwargs(broadcast_buffers=False)
 """Masks and tables are the same in every process without being sent."""
 MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def accelerator_for(precision: str, prunes: bool = False) -> Accelerator:
+def accelerator_for(precision: str) -> Accelerator:
     """Returns an accelerator for the harness's device; where that names a GPU, it becomes the current one.
 
     Args:
         precision: "fp32", or "bf16" or "fp16" for autocast over fp32 weights, the loss scaled in fp16.
-        prunes: Whether the model is pruned between phases of training.
 
     Raises:
         Problem: The device cannot train so, or accelerate takes another device than the harness's.
@@ -49,8 +50,6 @@ def accelerator_for(precision: str, prunes: bool = False) -> Accelerator:
         torch.cuda.set_device(chosen)  # accelerate asks for "cuda", which is the current device
     if precision == "fp16" and chosen.type == "cpu":
         raise Problem("this device cannot train in fp16: it is a CPU", where="precision", hint="write precision: bf16")
-    if prunes and parallel() == "fsdp":
-        raise Problem("a ramp prunes whole layers, and FSDP shares them out", hint="train with --parallel ddp")
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate keeps a process's first device and precision
     try:
         accelerator = Accelerator(mixed_precision=MIXED[precision], cpu=chosen.type == "cpu", kwargs_handlers=[DDP])
@@ -189,6 +188,26 @@ def total(x: Tensor) -> Tensor:
     return x
 
 
+def check_alike(tensors: Mapping[str, Tensor], accelerator: Accelerator) -> None:
+    """Makes sure that tensors of which every process has its own are the same in all of them.
+
+    Args:
+        tensors: By name.
+        accelerator: Of this run.
+
+    Raises:
+        Problem: One differs; it is named.
+    """
+    if accelerator.num_processes == 1:
+        return
+    sums = [[zlib.crc32(t.detach().cpu().reshape(-1).view(torch.uint8).numpy()) for t in tensors.values()]]
+    every = [table[0] for table in gathered(sums, accelerator)]
+    for name, *found in zip(tensors, *every, strict=True):
+        if len(set(found)) > 1:
+            what = "the processes pruned it apart: what they compute is not the same bit for bit"
+            raise Problem(what, where=name, hint="prune in a stage before, without tune.ramp")
+
+
 def agreed(wanted: bool, accelerator: Accelerator) -> bool:
     """Returns whether any process wants something, which all of them then do at the same step."""
     if accelerator.num_processes == 1:
@@ -207,7 +226,7 @@ def whole(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     yield given
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
-            tensor.to_local().copy_(like(given[name], tensor).to_local())
+            shares.put(given[name], tensor)
 
 
 def full(tensor: Tensor) -> Tensor:
@@ -234,14 +253,8 @@ def whole_state(state: Any, keeps: bool) -> Any:
 
 def like(tensor: Tensor, reference: Tensor) -> Tensor:
     """Returns a whole tensor shared out as another one is, without a word between the processes."""
-    if not isinstance(reference, DTensor) or tensor.shape != reference.shape:
-        return tensor
-    place = tensor.to(reference.device)
-    return distribute_tensor(place, reference.device_mesh, reference.placements, src_data_rank=None)
-
-
-class ShareDone(Exception):
-    """This process has done its share of a stage: what follows, writing the result, is the first process's alone."""
+    shared = isinstance(reference, DTensor) and tensor.shape == reference.shape
+    return shares.like(tensor, reference) if shared else tensor
 
 
 @torch.no_grad()

@@ -70,6 +70,7 @@ def fit(
     keeps: Mapping[str, BoolTensor] | None = None,
     ramp: Ramp | None = None,
     end: Callable[[Attached], None] = attach.merge,
+    held: int = 0,
 ) -> Generator[Progress, None, tuple[Curve, dict[str, Any], dict[str, BoolTensor]]]:
     """Fine-tunes a model in place.
 
@@ -83,15 +84,17 @@ def fit(
         keeps: The masks [out, in] by layer; None fine-tunes densely, or begins densely with a ramp.
         ramp: The prunings between phases of training, if the model was not pruned before.
         end: What is done with what was trained: by default it is merged into the weights.
+        held: Bytes in use before the models were loaded.
 
     Yields:
         Progress, with the values of the curve and the speed; of a pruning, in blocks.
 
     Returns:
         The curve, a summary, and the masks as they are in the end. The summary has steps, epochs, parameters,
-        trained_parameters; of training alone seconds, step_seconds (their median) and peak_memory_bytes; for a method
-        that starts from gradients their samples, seconds and peak_memory_bytes; with a ramp each pruning; with a loss
-        on hidden states teacher_mean_square: mean(t^2) per stack, of every block's output and then of the final norm's.
+        trained_parameters; of training alone seconds, step_seconds (their median), peak_memory_bytes and, of the
+        process with that peak, held_memory_bytes; for a method that starts from gradients their samples, seconds and
+        peak_memory_bytes; with a ramp each pruning; with a loss on hidden states teacher_mean_square: mean(t^2) per
+        stack, of every block's output and then of the final norm's.
 
     Raises:
         Problem: There is nothing to train on, the warm-up is longer than the run, a row has more labels than the model
@@ -103,15 +106,15 @@ def fit(
     steps = _steps(options, features)
     found = phases(steps, ramp.targets, options["last"]) if ramp else phases(steps)
     rate = _rate(options, found, steps)
-    accelerator = devices.accelerator_for(options["precision"], ramp is not None)
+    accelerator = devices.accelerator_for(options["precision"])
     set_seed(options["seed"])
     run = begin(model, teacher, features, collate, options, keeps, ramp, accelerator)
-    start, notes = _resume(scratch, run)
+    start, notes = _resume(scratch, run, held)
     loop = train(
         run.wrapped, run.stepper, run.aim, run.of, accelerator, steps=steps, lr=rate, start=start,
         attached=run.attached, clip=options["clip"], seed=options["seed"],
     )  # fmt: skip
-    save = partial(_save, scratch, run, notes)
+    save = partial(_save, scratch, run, notes, held)
     for turn, phase in enumerate(found, 1):
         if ramp and turn > len(notes["prunings"]):
             notes["prunings"].append((yield from _prune(run, ramp, phase, turn)))
@@ -121,15 +124,22 @@ def fit(
         reset_peak(accelerator.device)
         left = itertools.islice(loop, max(phase.end - max(phase.start, start), 0))
         yield from _follow(left, steps, options["checkpoint_every"], save, notes, scratch, accelerator)
-        notes["peak"] = max(notes["peak"], peak(accelerator.device))
+        _note_peak(notes, held, accelerator)
     summary = {"steps": steps, "epochs": steps / steps_for(1, len(features), options["batch_size"])}
     summary |= {**run.said, **_parameters(model, run.attached), **_measured(notes)}
     return notes["curve"], summary, _end(run, end)
 
 
-def _save(scratch: Path, run: Parts, notes: dict[str, Any], step: int) -> None:
+def _note_peak(notes: dict[str, Any], held: int, accelerator: Accelerator) -> None:
+    """Notes the peak of the process that added most to what it held before, of this one and those that it resumes."""
+    found = peak(accelerator.device)
+    if found - held >= notes["peak"] - notes["held"]:
+        notes |= {"held": held, "peak": found}
+
+
+def _save(scratch: Path, run: Parts, notes: dict[str, Any], held: int, step: int) -> None:
     """Verifies the zeros and writes a checkpoint."""
-    notes["peak"] = max(notes["peak"], peak(run.accelerator.device))
+    _note_peak(notes, held, run.accelerator)
     notes["loss_scale"] = run.accelerator.scaler and run.accelerator.scaler.state_dict()
     keep.verify(run.model, run.attached.keeps)
     checkpoint.save(scratch, step, run.model, run.optimizer, notes, writes=run.accelerator.is_main_process)
@@ -185,6 +195,7 @@ def _prune(run: Parts, ramp: Ramp, phase: Phase, turn: int) -> Generator[Progres
             said["errors"] = reconstruction.errors(run.dense, run.model, ramp.batches)
     if said:
         attach.allot(attached, ramp.blocks, said["errors"], turn)
+    devices.check_alike(attached.buffers, run.accelerator)
     attach.project(attached, run.optimizer.state)
     reached = keep.sparsity(attached.keeps)
     cost = {"seconds": time.perf_counter() - begun}
@@ -208,20 +219,21 @@ def _measured(notes: Mapping[str, Any]) -> dict[str, Any]:
     prunings = {"prunings": notes["prunings"]} if notes["prunings"] else {}
     scaled = [row["skipped"] for row in notes["curve"] if "skipped" in row]
     skipped = {"skipped_steps": int(sum(scaled))} if scaled else {}
-    return {**cost, "peak_memory_bytes": notes["peak"], **prunings, **skipped}
+    memory = {"held_memory_bytes": notes["held"], "peak_memory_bytes": notes["peak"]}
+    return {**cost, **memory, **prunings, **skipped}
 
 
-def _resume(scratch: Path, run: Parts) -> tuple[int, dict[str, Any]]:
+def _resume(scratch: Path, run: Parts, held: int) -> tuple[int, dict[str, Any]]:
     """Returns the steps done and the notes of the newest checkpoint after loading it, or those of a fresh start."""
     newest = checkpoint.newest(scratch)
     if newest is None:
-        return 0, {"curve": [], "seconds": [], "peak": 0, "prunings": []}
+        return 0, {"curve": [], "seconds": [], "held": held, "peak": held, "prunings": []}
     start, notes = checkpoint.load(newest, run.model, run.optimizer)
     if run.accelerator.scaler is not None:
         run.accelerator.scaler.load_state_dict(notes["loss_scale"])
     keep.verify(run.model, run.attached.keeps)
     attach.project(run.attached, run.optimizer.state)
-    return start, notes
+    return start, {"held": held, **notes}  # a checkpoint of an earlier version does not say
 
 
 def _follow(

@@ -121,6 +121,12 @@ def test_an_unknown_way_is_refused():
     assert caught.value.nearest == ("ddp",)
 
 
+def test_one_process_shares_nothing_out():
+    assert processes.team(1, "ddp") == processes.ALONE
+    with pytest.raises(Problem, match="fsdp shares a model out over several processes, and there is one"):
+        processes.team(1, "fsdp")
+
+
 def test_a_named_gpu_is_not_shared_and_each_process_needs_one(monkeypatch):
     import torch
 

@@ -62,9 +62,14 @@ def random_masks(model: torch.nn.Module, seed: int = 2) -> dict[str, torch.Tenso
     return {x.name: torch.rand(x.module.weight.shape, generator=generator) < 0.5 for x in linears}
 
 
+def batch_of(family: str):
+    """The maker of batches for a family."""
+    return {"llama": causal_batch, "t5": pair_batch}[family]
+
+
 def run_parts(family: str, options: dict) -> tuple[tuple, dict]:
     """Parts of a run: (a model with dropout, ten rows, collate, options), {teacher, keeps}."""
-    make, of = {"llama": (llama, causal_batch), "t5": (t5, pair_batch)}[family]
+    make, of = {"llama": llama, "t5": t5}[family], batch_of(family)
     model, teacher = (make.tiny(TEXTS, seed=0)[0] for _ in range(2))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

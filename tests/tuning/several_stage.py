@@ -10,11 +10,15 @@ import time
 import conftest
 import torch
 
+from harness import models
 from harness.problems import Problem
 from harness.pruning import keep
+from harness.pruning.recipe import recipe
 from harness.runs.job import Progress
+from harness.runs.processes import ShareDone
+from harness.stages import tune
+from harness.stages._pruner import Pruner
 from harness.tuning import session
-from harness.tuning.devices import ShareDone
 
 VERSION = 1
 
@@ -36,11 +40,24 @@ def case(options: dict, scratch, mask=None):
             module.p = 0.0
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
-    keep.apply(model, named["keeps"])
+    if options.get("ramp"):
+        named = {"teacher": named["teacher"], "ramp": ramp(model, family, options, scratch)}
+    else:
+        keep.apply(model, named["keeps"])
     for row in options.pop("unscored", ()):
         rows[row]["labels"][:] = -100
     rest = yield from session.fit(model, rows, *given, scratch, **named)
     return {name: value.clone() for name, value in model.state_dict().items()}, type(model).__name__, *rest
+
+
+def ramp(model, family: str, options: dict, scratch):
+    """A ramp over batches of random tokens, as the stage makes it."""
+    prune = options["prune"]
+    how = recipe("criterion", prune["criterion"], prune["pattern"])
+    batches = [conftest.batch_of(family)(rows=rows, seed=rows) for rows in (3, 4)]
+    scratch.mkdir(parents=True, exist_ok=True)
+    pruned = Pruner(prune, model, models.blocks(model), how, batches, batches[:1])
+    return tune._ramp(pruned, options["ramp"], scratch / "prune.json")
 
 
 def _fit(job):

@@ -54,3 +54,13 @@ def test_a_budget_of_tokens_needs_windows_of_one_length():
         steps_for_tokens(16, odd, 2)
     with pytest.raises(Problem, match="windows of one length\n"):
         steps_for_tokens(16, [{"labels": [1]}] * 3, 2)
+
+
+def test_windows_that_say_their_length_are_not_looked_at():
+    class Unread(list):
+        length = 8
+
+        def __getitem__(self, index):
+            raise AssertionError("a window was read")
+
+    assert [steps_for_tokens(tokens, Unread(), 2) for tokens in (1, 16, 17, 45 * 10**9)] == [1, 1, 2, 2812500000]

@@ -42,11 +42,15 @@ def test_fp16_needs_a_gpu(monkeypatch):
     assert "bf16" in caught.value.hint
 
 
-def test_a_ramp_is_not_shared_out(monkeypatch):
-    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
-    monkeypatch.setenv("HARNESS_PARALLEL", "fsdp")
-    with pytest.raises(Problem, match="a ramp prunes whole layers"):
-        devices.accelerator_for("fp32", prunes=True)
+def test_what_processes_hold_apart_is_named(monkeypatch):
+    mine = {"a.keep": torch.ones(2, 3, dtype=torch.bool), "b.slices": torch.tensor(4), "c.keep": torch.zeros(2).bool()}
+    devices.check_alike(mine, SimpleNamespace(num_processes=1))
+    two = SimpleNamespace(num_processes=2)
+    monkeypatch.setattr(devices, "gathered", lambda counts, _: [counts, counts])
+    devices.check_alike(mine, two)
+    monkeypatch.setattr(devices, "gathered", lambda counts, _: [counts, [[counts[0][0], 1, counts[0][2]]]])
+    with pytest.raises(Problem, match=r"b\.slices: the processes pruned it apart"):
+        devices.check_alike(mine, two)
 
 
 def saved_bytes(run) -> int:

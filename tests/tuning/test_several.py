@@ -6,6 +6,7 @@ weights may differ more, since AdamW's first steps divide tiny gradients, and th
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import signal
@@ -18,7 +19,7 @@ from harness.problems import Problem
 from harness.runs import processes
 from harness.runs.job import Job
 from harness.runs.processes import Processes
-from harness.spec.sections import Tune
+from harness.spec.sections import Prune, Tune
 from harness.tuning import checkpoint
 
 FIVE = Tune.model_validate(
@@ -49,6 +50,25 @@ CASES = {
     "recompute": {**FIVE, "recompute": True},
     "hidden states alone": {**FIVE, "loss": "squarehead"},
 }
+METHODS = ("lors:rank=4,samples=8", "spp", "sparse_peft:rank=4", "losa:rank=4,dropout=0.0", "lora_star:rank=4")
+MOVING = ("spiel:interval=3,window=1",)
+CASES |= {method: {**FIVE, "loss": "cross_entropy", "method": method} for method in (*METHODS, *MOVING)}
+
+
+def ramp(criterion: str = "wanda", allocation: str = "uniform", **section) -> dict:
+    """The options of a run that prunes while it trains."""
+    given = {"data": "prose", "task": "language_modelling", "sparsity": 0.6}
+    prune = Prune.model_validate({**given, "criterion": criterion, "allocation": allocation})
+    return {**FIVE, "ramp": "cubic:steps=2", "prune": prune.model_dump(mode="json"), **section}
+
+
+RAMPS = {
+    "ramp": ramp(restart=True),
+    "ramp of a branch, with ranks": ramp(allocation="rmi", method="losa:rank=4,mean=3.0,dropout=0.0", recompute=True),
+    "ramp by the weights alone": ramp("magnitude", family="t5", method="sparse_peft:rank=4,dropout=0.0"),
+    "ramp with trials": ramp(allocation="atp_search:trials=2", method="spp:dropout=0.0"),
+}
+CASES |= RAMPS
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -91,15 +111,43 @@ def single(tmp_path_factory):
     return alone(tmp_path_factory.mktemp("one"), CASES)
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A function from how the model lies to the runs of two processes, made once."""
+    return functools.cache(lambda parallel: together(tmp_path_factory.mktemp(parallel), CASES, parallel))
+
+
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_do_what_one_does(single, tmp_path, parallel):
-    both = together(tmp_path, CASES, parallel)
+def test_two_processes_do_what_one_does(single, pair, parallel):
+    both = pair(parallel)
     found = {name: apart(single[name], both[name]) for name in CASES}
     assert max(found.values()) < 1e-5, found
     assert {run[1] for run in both.values()} == {"LlamaForCausalLM", "T5ForConditionalGeneration"}
     assert all((run[3]["processes"], run[3]["parallel"]) == (2, parallel) for run in both.values())
     same = ("steps", "trained_parameters", "parameters")
     assert all(run[3][key] == single[name][3][key] for name, run in both.items() for key in same)
+    for name in RAMPS:
+        masks, reached = single[name][4], [row["reached"] for row in single[name][3]["prunings"]]
+        assert all(torch.equal(mask, both[name][4][layer]) for layer, mask in masks.items()), name
+        assert [row["reached"] for row in both[name][3]["prunings"]] == reached and reached[-1] > 0.59
+
+
+@pytest.mark.parametrize("pruning", [False, True])
+def test_a_ramp_that_was_shared_out_and_stopped_goes_on_to_the_same_bits(pair, tmp_path, pruning):
+    """Stopped in a step, with a checkpoint of it, or in the second pruning, with that of the first."""
+    cases = {"ramp": RAMPS["ramp"]}
+    steps = processes.run("several_stage", jobs(tmp_path / "cut", cases), Processes(2, "fsdp"))
+    next(p for p in steps if p.unit == "step")
+    if pruning:
+        next(p for p in steps if p.unit == "block")
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        for _ in steps:
+            pass
+    assert checkpoint.newest(tmp_path / "cut" / "scratch" / "ramp") is not None
+    whole, resumed = pair("fsdp")["ramp"], together(tmp_path / "cut", cases, "fsdp")["ramp"]
+    assert all(torch.equal(value, resumed[0][name]) for name, value in whole[0].items()) and whole[2] == resumed[2]
+    assert all(torch.equal(mask, resumed[4][name]) for name, mask in whole[4].items())
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])

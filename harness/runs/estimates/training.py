@@ -2,12 +2,13 @@
 
     memory  = the process + weights, masks, teacher (4 bytes a weight) + gradients (4) and AdamW's moments (8) of what
               is trained + what a micro-batch leaves for the backward: every block's inputs and outputs, or with
-              `recompute` its input alone and one block's all; and the logits three times
+              `recompute` its input alone and one block's all; and the logits three times; or, where a ramp prunes
+              between steps, a second weight of every layer (4) and the walk, in place of gradients
     seconds = 6 operations a weight and token (4 where weights are frozen, 2 more for a teacher, 2 to compute again)
               / speed of a matrix product + bytes of the update / speed of memory + start, reading, writing
 
 7 billion weights in fp32 need 28 GB each for weights, gradients and each moment: 112 GB before the first activation.
-With FSDP each process holds its share of all that, and one block whole.
+With FSDP each process holds its share of all that, and one block whole, in a pruning too; at first the whole model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness import rooms
 from harness.problems import Problem
 from harness.runs import shapes
+from harness.runs.estimates import pruning
 from harness.runs.estimates.figures import DISK, PROCESS, START, TOKENS, Estimate, on_gpu
 from harness.runs.processes import ALONE, Processes
 from harness.runs.speed import speed
@@ -57,9 +59,10 @@ def estimate(options: Mapping[str, Any], source: Source, processes: Processes = 
         return Estimate(unknown="the model is on the hub, and its shapes are not here")
     try:
         model = shapes.read(folder)
+        ramp = pruning.ramp(options["prune"], folder) if options.get("ramp") else None
     except Problem as problem:
         return Estimate(unknown=problem.what)
-    memory = _memory(options, model, processes)
+    memory = _memory(options, model, processes, ramp)
     if on_gpu():
         return Estimate(None, memory, unknown="on a GPU it depends on which")
     steps = _steps(options)
@@ -84,19 +87,26 @@ def trained(options: Mapping[str, Any], model: Shapes) -> Trained:
     return Trained(more, False, 3 if constants.get("AGED") else 2)
 
 
-def _memory(options: Mapping[str, Any], model: Shapes, processes: Processes) -> float:
+def _memory(options: Mapping[str, Any], model: Shapes, processes: Processes, ramp: pruning.Ramp | None) -> float:
     what, prunable = trained(options, model), sum(layer.out * layer.columns for layer in model.layers)
     moving = what.more + (model.parameters if what.weights else 0)
     held = 4 * model.parameters * (1 + _taught(options)) + 4 * what.more + 4 * moving * (1 + what.moments)
     largest = max(sum(layer.out * layer.columns for layer in layers) for layers in model.blocks.values())
+    own, gradients, begun = 4 * prunable, 4 * moving, 0.0
     if processes.count > 1 and processes.parallel == "fsdp":
+        begun = 4 * model.parameters * (1 + _taught(options))  # whole, before it is shared out
+        own, gradients = own / processes.count, gradients / processes.count
         held = held / processes.count + 2 * 4 * (largest + model.parameters - prunable)
     elif processes.count > 1:
         held += 4 * moving  # DDP's buckets
     held += prunable if "method" in options else 0
     held += prunable * WIDTH[options["precision"]] if options["precision"] != "fp32" else 0  # autocast keeps its copies
-    update = 4 * moving if on_gpu() else 0  # AdamW goes through all tensors at once there
-    return (0 if on_gpu() else PROCESS) + held + max(update, _activations(options, model, processes.count))
+    if ramp and not on_gpu() and "allot" in rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).verbs:
+        held += ramp.outputs  # the dense model's, which wait on the CPU
+    update = gradients if on_gpu() else 0  # as much again: AdamW goes through all tensors at once there
+    between = own + ramp.walk - gradients if ramp else 0
+    most = max(update, between, _activations(options, model, processes.count))
+    return (0 if on_gpu() else PROCESS) + max(begun, held + most)
 
 
 def _activations(options: Mapping[str, Any], model: Shapes, processes: int) -> float:

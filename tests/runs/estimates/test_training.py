@@ -10,7 +10,7 @@ from harness.runs import shapes, speed
 from harness.runs.estimates import training
 from harness.runs.processes import Processes
 from harness.sources import Source
-from harness.spec.sections import Prepare, Tune
+from harness.spec.sections import Prepare, Prune, Tune
 
 LLAMA_7B = {
     "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
@@ -77,6 +77,33 @@ def test_fsdp_shares_what_ddp_repeats(source):
         for count, way in ((1, "ddp"), (8, "ddp"), (8, "fsdp"))
     )
     assert fsdp < one / 3 and ddp > one
+
+
+def test_a_ramp_needs_a_second_weight_of_every_layer_and_a_walk(source, monkeypatch):
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda")
+    calibration = {"data": "prose", "task": "language_modelling:length=2048", "samples": 128, "batch_size": 1}
+    prune = Prune.model_validate({**calibration, "sparsity": 0.6, "criterion": "wanda"}).model_dump(mode="json")
+    prunable, states, block = 32 * 202_375_168, 128 * 2048 * 4096 * 4, 202_375_168
+
+    def memory(count, way, **section):
+        options = {**tune(method="losa:rank=8", loss="cross_entropy", **section), "prune": prune}
+        return training.estimate(options, source, Processes(count, way)).memory
+
+    alone, shared = memory(1, "ddp", ramp="cubic"), memory(4, "fsdp", ramp="cubic")
+    assert alone > memory(1, "ddp") + 4e9  # the paused passes and a second weight are more than a step's activations
+    held = 4 * PARAMETERS + prunable  # weights and masks
+    assert held + 4 * prunable + states < alone < held + 4 * prunable + states + 3e9
+    rest = PARAMETERS - prunable
+    held = 4 * PARAMETERS / 4 + prunable + 2 * 4 * (block + rest)
+    assert held + 4 * prunable / 4 + states < shared < held + 4 * prunable / 4 + states + 3e9
+    assert shared < memory(4, "ddp", ramp="cubic") / 2
+
+
+def test_what_is_shared_out_was_whole_at_first(source, monkeypatch):
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda")
+    options = tune(method="lora:rank=8", loss="cross_entropy", batch_size=64, accumulation=1)
+    many = training.estimate({**options, "recompute": True}, source, Processes(64, "fsdp")).memory
+    assert many == 4 * PARAMETERS
 
 
 def test_time_follows_steps_and_what_is_computed(source):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.problems import Problem
 from harness.pruning.keep import apply, verify
 from harness.tuning import attach, checkpoint, session
-from harness.tuning.methods import _exchange, seft, spiel
+from harness.tuning.methods import _deltas, _exchange, seft, spiel
 from harness.tuning.optimizer import adamw
 
 ROUNDS = {"density": 0.1, "interval": 6, "window": 3}
@@ -65,7 +65,7 @@ def test_size_of_mask_and_budget_are_constant(slow, data, seed, rows, columns, l
         "exempt": data.draw(st.booleans()),
         "reactivate": data.draw(st.booleans()),
     }
-    if size < number or (options["reactivate"] and seft._pattern(keep)):
+    if size < number or (options["reactivate"] and _deltas.pattern(keep)):
         with pytest.raises(Problem):
             seft.prepare(weight, keep, density=density, reactivate=options["reactivate"])
         return
@@ -198,7 +198,8 @@ def test_newborn_moments_are_those_of_the_window_or_zero(slow):
         fresh = trained["values"] == 0
         assert 0 < fresh.sum() < len(fresh)
         ages[newborn] = set(moments["age"][fresh].tolist())
-        assert moments["exp_avg"][fresh].any() == (newborn == "seeded")
+        assert moments["exp_avg"][fresh].any() == moments["exp_avg_sq"][fresh].any() == (newborn == "seeded")
+        assert ("squares" in trained) == (newborn == "seeded"), "held for nothing"
     assert ages == {"seeded": {3.0}, "zero": {1.0}}
 
 

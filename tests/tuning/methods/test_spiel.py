@@ -186,6 +186,14 @@ def test_budget_is_a_density_or_that_of_a_lora():
         spiel.state(weight, keep, interval=5)
 
 
+def test_an_nm_mask_is_refused():
+    keep = torch.rand(12, 4, 4).argsort(2).view(12, 16) < 2
+    with pytest.raises(Problem, match="every group of 4 keeps 2") as caught:
+        spiel.prepare(torch.randn(12, 16) * keep, keep)
+    assert "seft:reactivate=false" in caught.value.hint
+    assert spiel.budget(keep, density=0.1) == 12 * 8 + 19
+
+
 def test_positions_follow_the_seed_and_are_spread_over_pruned_weights_too():
     weight, keep = layer()
     found = []
