@@ -106,13 +106,15 @@ class Room:
         Raises:
             Problem: There is no such file, or it does not define this room's first verb.
         """
-        path = _file(self.path, name)
+        path = _file(PACKAGE, self.folder, name)
         if name.isidentifier() and not name.startswith("_"):
             with contextlib.suppress(FileNotFoundError, IsADirectoryError):
                 return _read(self, name, path, os.stat(path).st_mtime_ns)
         raise unknown(self.kind, name, self.names(), where)
 
 
+METHOD = ("prepare", "project", "adapt", "merge", "state", "evolve", "allot", "budget")
+"""The verbs of a tuning method, most of them optional (`tuning/methods/__init__.py`)."""
 ROOMS: dict[str, Room] = {
     room.kind: room
     for room in (
@@ -127,19 +129,19 @@ ROOMS: dict[str, Room] = {
         Room("refiner", "pruning/refiners", ("refine",)),
         Room("ramp", "pruning/ramps", ("targets",)),
         Room("rounding", "quantization/rounding", ("round",)),
-        Room("method", "tuning/methods", ("prepare", "project", "adapt", "merge", "state", "evolve", "allot")),
+        Room("method", "tuning/methods", METHOD),
         Room("loss", "tuning/losses", ("loss",)),
         Room("schedule", "tuning/schedules", ("factor",)),
-        Room("format", "inference/formats", ("pack", "unpack")),
+        Room("format", "inference/formats", ("pack", "unpack", "sizes")),
         Room("engine", "inference/engines", ("prepare", "available", "exact")),
     )
 }
 
 
 @functools.cache
-def _file(folder: Path, name: str) -> str:
+def _file(package: Path, folder: str, name: str) -> str:
     """Returns the file of a method; a text, because a plan looks one up some ten thousand times."""
-    return str(folder / f"{name}.py")
+    return str(package / folder / f"{name}.py")
 
 
 @functools.cache

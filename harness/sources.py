@@ -30,6 +30,8 @@ COMMITS, DIGESTS = "commits.json", "sha256.json"
 """The remembered commits of the hub's branches, and the sha256 of files by path, size and time."""
 REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 """What a hub name looks like."""
+LONGEST = 96
+"""Characters of a hub name, and of a branch."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _WHAT = {"models": "model", "datasets": "data set"}
 
@@ -111,12 +113,21 @@ def mirrors() -> list[Path]:
     return folders
 
 
+def folder_at(name: str) -> Path | None:
+    """Returns the folder of this path, absolute; None if there is none, or if no path can be so."""
+    folder = os.path.expanduser(name)
+    return Path(folder).resolve() if os.path.isdir(folder) else None
+
+
 def _find(kind: str, name: str, revision: str) -> Source:
-    folder = Path(name).expanduser().resolve()
-    if folder.is_dir():
+    if folder := folder_at(name):
         return Source("folder", folder.name, content_sha(_checked(kind, folder)), folder)
-    if not REPOSITORY.fullmatch(name):
-        raise Problem(f"there is no folder {name!r}", hint="give a folder that exists, or a hub name such as org/name")
+    if not REPOSITORY.fullmatch(name) or len(name) > LONGEST:
+        hint = f"give a folder that exists, or a hub name such as org/name, of at most {LONGEST} characters"
+        raise Problem(f"there is no folder {name!r}", hint=hint)
+    if len(revision) > LONGEST or not revision.isprintable():
+        hint = f"a branch, of at most {LONGEST} characters, or a commit"
+        raise Problem(f"{_WHAT[kind]} {name!r}: {revision!r} is no revision", hint=hint)
     roots = mirrors()
     for folder in (root / kind / name for root in roots):
         if folder.is_dir():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -307,3 +308,22 @@ def test_ctrl_c_says_that_nothing_is_lost(registry, harness, monkeypatch):
     monkeypatch.setattr("harness.runs.plan.plan", interrupt)
     status, _, err = harness("plan", "quickstart")
     assert status == 130 and "What is done is kept" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "expected"),
+    [
+        ("prune", ("--sparsity", 0.5, "--skip", "a*", "--task", "x"), {"sparsity": 0.5, "skip": ["a*"]}),
+        ("tune", ("--data", "x", "--lr", 1, "--warmup", 3, "--teacher", "org/t"), {"lr": 1.0, "warmup": 3}),
+        ("quantize", ("--method", "gptq", "--no-symmetric"), {"rounding": "gptq", "symmetric": False}),
+    ],
+)
+def test_an_option_with_the_name_of_a_setting_is_handed_on(harness, monkeypatch, command, given, expected):
+    work, seen = importlib.import_module(f"harness.oneoff.{command}"), []
+    monkeypatch.setattr(work, "section", lambda settings, *rest: seen.append(settings))
+    monkeypatch.setattr(work, "command", lambda *_: None)
+    status, _, err = harness(command, "org/model", "--out", "out", *map(str, given))
+    assert status == 0, err
+    settings = {key: list(one) if isinstance(one, tuple) else one for key, one in seen[0].items()}
+    assert expected.items() <= settings.items() and not {"data", "task", "teacher"} & settings.keys()
+    assert len(settings) > 8

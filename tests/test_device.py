@@ -20,8 +20,18 @@ def test_without_it_the_first_gpu_or_the_processor(monkeypatch):
         assert device().type == name
 
 
-@pytest.mark.parametrize("name", ["gpuu", "cuda:99"])
-def test_a_device_that_is_not_there_is_a_problem(monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("gpuu", "'gpuu' is no device"),
+        ("cuda:99", "there is no 'cuda:99' on this machine"),
+        ("mps", "nothing is computed on 'mps' here, only on cpu and cuda"),
+        ("meta", "nothing is computed on 'meta' here"),
+        ("xpu:0", "nothing is computed on 'xpu:0' here"),
+    ],
+)
+def test_a_device_that_cannot_be_computed_on_is_a_problem(monkeypatch, name, said):
     monkeypatch.setenv("HARNESS_DEVICE", name)
-    with pytest.raises(Problem, match=name):
+    with pytest.raises(Problem, match=said) as caught:
         device()
+    assert caught.value.where == "HARNESS_DEVICE" and caught.value.hint

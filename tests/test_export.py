@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
-from harness import export, models
-from harness.inference import onnx, roofline, swap
+from harness import export, exported, models
+from harness.inference import onnx, roofline, storage, swap, weights
 from harness.inference.formats import pack, unpack
 from harness.inference.greedy import follow, generate
 from harness.inference.prompts import prompts
 from harness.problems import Problem
+from harness.quantization.codes import Coded, save
+from harness.quantization.grid import spread
 
 FAMILIES = ("t5", "whisper", "mpt", "llama", "opt")
 
@@ -39,7 +43,7 @@ def test_an_output_layer_that_was_parted_from_the_embedding_stays_so(made, tmp_p
     model.config.tie_word_embeddings = True
     model.lm_head.weight = torch.nn.Parameter(torch.randn(model.lm_head.weight.shape))
     export.export(model, processor, tmp_path, "bitmask")
-    loaded = export.load(tmp_path)
+    loaded = weights.load(tmp_path)
     assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
     assert torch.equal(loaded.get_input_embeddings().weight, model.get_input_embeddings().weight)
 
@@ -48,14 +52,14 @@ def test_an_output_layer_that_was_parted_from_the_embedding_stays_so(made, tmp_p
 def test_a_packed_model_is_read_back(family, made, tmp_path):
     model, processor = made[family]
     export.export(model, processor, tmp_path, "bitmask")
-    loaded = export.load(tmp_path)
+    loaded = weights.load(tmp_path)
     inputs = prompts(model, 2, 6, seed=0)
     tokens = generate(model, inputs, 5).tokens
     torch.testing.assert_close(follow(loaded, inputs, tokens), follow(model, inputs, tokens), rtol=1e-4, atol=1e-5)
     assert roofline.in_memory(loaded) < roofline.in_memory(model)
     assert loaded.generation_config.eos_token_id == model.generation_config.eos_token_id
     assert type(models.load_processor(tmp_path)) is type(processor)
-    dense = export.load(tmp_path, dense=True)
+    dense = weights.load(tmp_path, dense=True)
     assert all(torch.equal(tensor, dense.state_dict()[name]) for name, tensor in model.state_dict().items())
 
 
@@ -63,7 +67,7 @@ def test_a_packed_model_is_read_back(family, made, tmp_path):
 def test_rounded_weights_are_those_of_the_format(format, precision, made, tmp_path):
     model, processor = made["llama"]
     export.export(model, processor, tmp_path, format, precision)
-    dense = export.load(tmp_path, dense=True)
+    dense = weights.load(tmp_path, dense=True)
     for name in swap.prunable(model):
         expected = unpack(pack(model.get_submodule(name).weight, "dense", precision))
         assert torch.equal(dense.get_submodule(name).weight, expected)
@@ -76,7 +80,7 @@ def test_plain_transformers_loads_the_dense_form(made, tmp_path):
     export.export(model, processor, tmp_path, "hf-dense")
     plain = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
     assert all(torch.equal(tensor, plain.state_dict()[name]) for name, tensor in model.state_dict().items())
-    assert not export.is_packed(tmp_path)
+    assert not exported.is_packed(tmp_path)
 
 
 def test_a_packed_file_is_smaller_on_the_disk(made, tmp_path):
@@ -85,36 +89,139 @@ def test_a_packed_file_is_smaller_on_the_disk(made, tmp_path):
         folder = tmp_path / precision
         folder.mkdir()
         export.export(*made["llama"], folder, "bitmask", precision)
-        sizes[precision] = (folder / export.PACKED).stat().st_size
+        sizes[precision] = (folder / exported.PACKED).stat().st_size
     weights = sum(made["llama"][0].get_submodule(name).weight.numel() for name in swap.prunable(made["llama"][0]))
     assert sizes["fp32"] < weights * (4 * 0.31 + 1 / 8) * 1.15
     assert sizes["int8"] < weights * (0.31 + 1 / 8) * 1.3
 
 
 def test_a_folder_that_is_not_whole_is_named(made, tmp_path):
-    from safetensors.torch import load_file, save_file
-
     export.export(*made["llama"], tmp_path, "bitmask")
-    rest = load_file(tmp_path / export.REST)
+    rest = load_file(tmp_path / exported.REST)
     rest.pop("model.norm.weight")
-    save_file(rest, tmp_path / export.REST)
+    save_file(rest, tmp_path / exported.REST)
+    exported.describe(tmp_path, exported.described(tmp_path))
     with pytest.raises(Problem, match=r"lacks model\.norm\.weight"):
-        export.load(tmp_path)
+        weights.load(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        (export.REST, None, "not packed cannot be read"),
-        (export.REST, b"1234", "not packed cannot be read"),
+        (exported.REST, b"1234", "not packed cannot be read"),
+        (exported.PACKED, b"1234", "damaged packed weights"),
         ("config.json", b"{", "cannot load the config"),
     ],
 )
-def test_a_damaged_file_is_a_problem(file, content, said, made, tmp_path):
+def test_a_file_that_was_written_damaged_is_a_problem(file, content, said, made, tmp_path):
     export.export(*made["llama"], tmp_path, "bitmask")
-    (tmp_path / file).unlink() if content is None else (tmp_path / file).write_bytes(content)
+    (tmp_path / file).write_bytes(content)
+    exported.describe(tmp_path, exported.described(tmp_path))
     with pytest.raises(Problem, match=said):
-        export.load(tmp_path)
+        weights.load(tmp_path)
+
+
+@pytest.mark.parametrize("file", [exported.REST, exported.PACKED, "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_byte_that_was_flipped_is_found(file, dense, made, tmp_path):
+    export.export(*made["llama"], tmp_path, "bitmask", "int8")
+    content = bytearray((tmp_path / file).read_bytes())
+    content[-9] ^= 1
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(Problem, match="this file is not what was exported") as problem:
+        weights.load(tmp_path, dense=dense)
+    assert str(tmp_path / file) in str(problem.value) and "export the model again" in str(problem.value)
+
+
+@pytest.mark.parametrize(
+    ("says", "said"),
+    [
+        ({"format": "slot:slots=4", "precision": "fp32"}, r"in bitmask int8, where export.json says slot:slots=4 fp32"),
+        ({"precision": "bf16"}, r"model.layers.0.\S+ in bitmask int8, where export.json says bitmask bf16"),
+    ],
+)
+def test_a_description_of_another_form_is_a_problem(says, said, made, tmp_path):
+    export.export(*made["llama"], tmp_path, "bitmask", "int8")
+    exported.describe(tmp_path, exported.described(tmp_path) | says)
+    with pytest.raises(Problem, match=said):
+        weights.load(tmp_path)
+
+
+@pytest.fixture
+def quantised(made, tmp_path):
+    """Quantises the llama to a folder, as its stage writes one; returns a function of the grid's options."""
+
+    def make(**grid):
+        model, processor = copy.deepcopy(made["llama"][0]), made["llama"][1]
+        layers = {}
+        for name in swap.prunable(model):
+            weight = model.get_submodule(name).weight
+            own = spread(weight.detach() * 0.9, **{"bits": 8} | grid)  # beyond its ends, as rounding by GPTQ goes
+            codes = own.encode(weight)
+            weight.data.copy_(own.decode(codes))
+            layers[name] = Coded(codes, own)
+        models.save(model, processor, tmp_path / "quantised")
+        save(tmp_path / "quantised", layers)
+        return layers
+
+    return make
+
+
+@pytest.mark.parametrize("form", ["bitmask", "slot", "auto"])
+def test_a_quantised_model_is_packed_with_its_codes_and_scales(form, quantised, harness, tmp_path):
+    layers = quantised()
+    assert any(-128 in layer.codes for layer in layers.values())
+    given = ("--format", form, "--precision", "int8", "--out", tmp_path / "out")
+    status, _, err = harness("export", tmp_path / "quantised", *given)
+    assert status == 0, err
+    packed = storage.load(tmp_path / "out" / exported.PACKED)
+    for name, layer in layers.items():
+        assert torch.equal(packed[name].tensors["scales"], layer.grid.scale)
+        assert torch.equal(unpack(packed[name]), layer.grid.decode(layer.codes))
+    again = ("--format", "index", "--precision", "int8", "--out", tmp_path / "again")
+    status, _, err = harness("export", tmp_path / "out", *again)
+    assert status == 0, err
+    for name, other in storage.load(tmp_path / "again" / exported.PACKED).items():
+        assert torch.equal(unpack(other), unpack(packed[name]))
+
+
+@pytest.mark.parametrize(
+    ("grid", "form", "fits"),
+    [
+        ({"group": 64}, "bitmask", None),
+        ({"group": 64}, "auto", None),
+        ({"bits": 4, "symmetric": False}, "slot", None),
+        ({"group": 64}, "slot", "format 'slot' has one scale a row"),
+        ({"group": 32}, "bitmask", "quantised with a scale for 32 columns, and int8 has one for multiples of 64"),
+        ({"symmetric": False}, "bitmask", "quantised to codes from -?[0-9]+ to [0-9]+ about 0"),
+    ],
+)
+def test_a_grid_that_int8_has_not_is_refused(grid, form, fits, quantised, harness, tmp_path):
+    layers = quantised(**grid)
+    given = ("--format", form, "--precision", "int8", "--out", tmp_path / "out")
+    status, _, err = harness("export", tmp_path / "quantised", *given)
+    assert (status == 0) == (fits is None), err
+    if fits:
+        assert re.search(rf"error: model\.layers\.0\S+: .*{fits}", err) and not (tmp_path / "out").exists()
+        return
+    loaded = weights.load(tmp_path / "out", dense=True)
+    for name, layer in layers.items():
+        assert torch.equal(loaded.get_submodule(name).weight, layer.grid.decode(layer.codes))
+
+
+def test_groups_have_scales_of_their_own(harness, made, tmp_path):
+    model, processor = made["llama"]
+    models.save(model, processor, tmp_path / "model")
+    given = ("--format", "auto", "--precision", "int8", "--group", 64, "--out", tmp_path / "out")
+    status, _, err = harness("export", tmp_path / "model", *given)
+    assert status == 0 and exported.described(tmp_path / "out")["group"] == 64, err
+    dense, loaded = weights.load(tmp_path / "out", dense=True), weights.load(tmp_path / "out")
+    for name in swap.prunable(model):
+        weight = model.get_submodule(name).weight
+        assert torch.equal(dense.get_submodule(name).weight, unpack(pack(weight, "dense", "int8", group=64)))
+    inputs = prompts(model, 2, 6, seed=0)
+    tokens = generate(dense, inputs, 5).tokens
+    torch.testing.assert_close(follow(loaded, inputs, tokens), follow(dense, inputs, tokens), rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize(("format", "precision"), [("2:4", "fp32"), ("bitmask", "fp16")])
@@ -153,14 +260,29 @@ def test_a_config_of_another_model_is_a_problem(changes, said, dense, made, tmp_
     export.export(*made["llama"], tmp_path, "bitmask")
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | changes))
+    exported.describe(tmp_path, exported.described(tmp_path))
     with pytest.raises(Problem, match=said):
-        export.load(tmp_path, dense=dense)
+        weights.load(tmp_path, dense=dense)
 
 
 def test_onnx_says_what_to_install(made, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Problem, match="pip install onnx onnxscript"):
         export.export(*made["llama"], tmp_path, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "said"),
+    [
+        ("slot", "int8", "format 'slot' has one scale a row"),
+        ("2:4", "int8", "format 'nm' has one scale a row"),
+        ("bitmask", "fp16", "fp16 weights have no scales"),
+        ("hf-dense", "fp32", "fp32 weights have no scales"),
+    ],
+)
+def test_a_form_that_has_no_groups(format, precision, said):
+    with pytest.raises(Problem, match=said):
+        export.check(format, precision, group=64)
 
 
 @pytest.mark.parametrize(

@@ -361,3 +361,21 @@ def test_real_mirror_behind_one_of_our_own(tmp_path, monkeypatch):
     assert "there is: validation" in refused(lambda: dataset_source("wmt/wmt16", "de-en", ["train"]))
     if not any((Path(m) / "models/HuggingFaceTB").is_dir() for m in REAL.split(os.pathsep)):
         assert "add_smollm2.py" in refused(lambda: model_source("HuggingFaceTB/SmolLM2-135M-Instruct"))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "org/" + "a" * 5000, "a" * 97, "~nobody-here/model"])
+@pytest.mark.parametrize("mirror", [True, False])
+def test_what_can_be_no_name_is_a_problem(tmp_path, monkeypatch, hub, name, mirror):
+    if mirror:
+        monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
+    with pytest.raises(Problem, match="there is no folder") as caught:
+        model_source(name)
+    assert "org/name" in caught.value.hint and hub.asked == []
+    assert len(str(caught.value)) < 2000
+
+
+@pytest.mark.parametrize("revision", ["a\0b", "a" * 5000])
+def test_what_can_be_no_revision_is_a_problem(hub, revision):
+    with pytest.raises(Problem, match="is no revision"):
+        model_source("org/a", revision)
+    assert hub.asked == []

@@ -56,6 +56,8 @@ def tune(
     rank: Annotated[int, typer.Option(min=1, help="Of every low-rank method.")] = 16,
     sparsity: Annotated[float, typer.Option(min=0, max=0.999, help="Fraction of zeros.")] = 0.5,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 5,
+    precision: Annotated[str, typer.Option(help="Arithmetic of the forward pass: fp32, bf16.")] = "fp32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile every block before it is timed.")] = False,
     out: Annotated[Path | None, typer.Option(help="The record; results/bench/tune.<workload>.json by default.")] = None,
     results: Results = None,
 ):
@@ -64,7 +66,8 @@ def tune(
 
     place = out or results_folder(results) / "bench" / f"tune.{Path(workloads[0]).name}.json"
     names = _listed(methods)
-    benchmark.command(workloads, names, tokens=tokens, rank=rank, sparsity=sparsity, repeats=repeats, out=place)
+    given = {"tokens": tokens, "rank": rank, "sparsity": sparsity, "precision": precision, "compiled": compiled}
+    benchmark.command(workloads, names, repeats=repeats, out=place, **given)
 
 
 @app.command()

@@ -1,4 +1,7 @@
-"""Commands on one model outside any experiment: prune, tune, quantize, measure, export."""
+"""Commands on one model outside any experiment: prune, tune, quantize, measure, export.
+
+An option with the name of a setting is that setting: it stands in the signature alone, and `_settings` hands it on.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,20 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from harness.cli.common import Laid, Together
 from harness.problems import Problem
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 app = typer.Typer()
+
+OWN = ("data", "task", "teacher")
+"""Options that mean something else than the settings of the same name: files and models, where an entry has choices."""
 
 Out = Annotated[Path, typer.Option(help="The folder to write; it must not be there, or be empty.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; HARNESS_DEVICE, or the first GPU.")]
@@ -22,6 +31,7 @@ Length = Annotated[int | None, typer.Option(help="Tokens of an example of text; 
 Samples = Annotated[int | None, typer.Option(help="Calibration examples; 128.")]
 Seed = Annotated[int | None, typer.Option(help="Draws the examples; 0.")]
 BatchSize = Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")]
+Skip = Annotated[list[str] | None, typer.Option(help="Layers left as they are, by a glob of their names.")]
 Split = Annotated[str | None, typer.Option(help="The split that calibrates; train.")]
 Task = Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")]
 Calibration = Annotated[
@@ -42,8 +52,14 @@ def _whole(out: Path, device: str | None = None) -> Iterator[None]:
         raise Problem("interrupted: nothing was written", where=str(out)) from None
 
 
+def _settings(context: typer.Context, section: type[BaseModel]) -> dict[str, Any]:
+    """Returns the options of a command that are settings of a section, by name."""
+    return {name: context.params[name] for name in section.model_fields.keys() & context.params if name not in OWN}
+
+
 @app.command()
 def prune(
+    context: typer.Context,
     model: Model,
     out: Out,
     criterion: Annotated[str | None, typer.Option(help="Which weights matter: wanda, magnitude ...")] = None,
@@ -53,7 +69,7 @@ def prune(
     allocation: Annotated[str | None, typer.Option(help="How it is spread over the layers; uniform.")] = None,
     refiner: Annotated[str | None, typer.Option(help="Swaps pruned weights for kept ones: dsnot.")] = None,
     ramp: Annotated[str | None, typer.Option(help="Over which sparsities it goes; one_shot.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Layers that stay dense, by a glob of their names.")] = None,
+    skip: Skip = None,
     calibration: Calibration = None,
     task: Annotated[
         str | None, typer.Option(help="By the kind of the data; language_modelling:cut=crops draws as the papers do.")
@@ -73,19 +89,15 @@ def prune(
 ):
     """Prunes one model into a folder that transformers loads; settings as in an experiment's prune section."""
     from harness.oneoff import prune as work
+    from harness.spec.sections import Prune
 
-    given = {
-        "criterion": criterion, "solver": solver, "pattern": pattern, "sparsity": sparsity, "allocation": allocation,
-        "refiner": refiner, "ramp": ramp, "skip": skip, "split": split, "rows": rows, "samples": samples, "seed": seed,
-        "batch_size": batch_size, "search_data": search_data, "search_task": search_task,
-        "search_split": search_split, "search_limit": search_limit, "dtype": dtype,
-    }  # fmt: skip
     with _whole(out, device):
-        work.command(model, out, work.section(given, calibration, task, length))
+        work.command(model, out, work.section(_settings(context, Prune), calibration, task, length))
 
 
 @app.command()
 def tune(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help="A sparse model: a folder, a hub name (org/name@revision), a mirror's.")],
     out: Out,
     data: Annotated[str, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set.")],
@@ -116,14 +128,10 @@ def tune(
     """Fine-tunes one sparse model into a folder that transformers loads; settings as in an entry's tune section."""
     from harness.oneoff import tune as work
     from harness.runs.processes import team
+    from harness.spec.sections import Tune
 
     together = team(processes, parallel)
-    given = {
-        "method": method, "loss": loss, "steps": steps, "epochs": epochs, "tokens": tokens, "lr": lr, "split": split,
-        "rows": rows, "batch_size": batch_size, "accumulation": accumulation, "schedule": schedule, "seed": seed,
-        "weight_decay": weight_decay, "clip": clip, "precision": precision,
-        "warmup": int(warmup) if warmup and warmup.is_integer() else warmup,
-    }  # fmt: skip
+    given = _settings(context, Tune) | {"warmup": int(warmup) if warmup and warmup.is_integer() else warmup}
     with _whole(out, device):
         options = work.section(given, data, task, length)
         work.command(model, out, options, teacher, mask_from_zeros, together)
@@ -131,6 +139,7 @@ def tune(
 
 @app.command()
 def quantize(
+    context: typer.Context,
     model: Model,
     out: Out,
     rounding: Annotated[str | None, typer.Option("--rounding", "--method", help="rtn or gptq; rtn.")] = None,
@@ -140,7 +149,7 @@ def quantize(
     activations: Annotated[str | None, typer.Option(help="none, dynamic or static 8-bit inputs; none.")] = None,
     smooth: Annotated[float | None, typer.Option(help="SmoothQuant's migration strength, 0.5; none.")] = None,
     embeddings: Annotated[bool | None, typer.Option(help="Also the embeddings, 8 bits; no.")] = None,
-    skip: Annotated[list[str] | None, typer.Option(help="Layers left as they are, by a glob of their names.")] = None,
+    skip: Skip = None,
     calibration: Calibration = None,
     task: Task = None,
     split: Split = None,
@@ -153,14 +162,10 @@ def quantize(
 ):
     """Quantises one model, its zeros kept, into a folder that transformers loads; settings as in a quantize section."""
     from harness.oneoff import quantize as work
+    from harness.spec.sections import Quantize
 
-    given = {
-        "rounding": rounding, "bits": bits, "group": group, "symmetric": symmetric, "activations": activations,
-        "smooth": smooth, "embeddings": embeddings, "skip": skip, "split": split, "rows": rows, "samples": samples,
-        "seed": seed, "batch_size": batch_size,
-    }  # fmt: skip
     with _whole(out, device):
-        work.command(model, out, work.section(given, calibration, task, length))
+        work.command(model, out, work.section(_settings(context, Quantize), calibration, task, length))
 
 
 @app.command()
@@ -199,12 +204,13 @@ def export(
     out: Out,
     format: Annotated[str, typer.Option(help="hf-dense, onnx, or packed: auto, bitmask, slot, index, 2:4.")],
     precision: Annotated[str, typer.Option(help="Of packed values: fp32, bf16, fp16, int8.")] = "fp32",
+    group: Annotated[int, typer.Option(min=0, help="Columns that share an int8 scale, a multiple of 64; a row.")] = 0,
 ):
     """Writes a model packed without its zeros, as plain transformers loads it, or as an ONNX graph."""
     from harness import export as forms
 
     with _whole(out):
-        forms.command(model, out, format, precision)
+        forms.command(model, out, format, precision, group)
 
 
 def _once(values: list | None) -> tuple:

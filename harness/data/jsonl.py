@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Sequence
 from functools import partial
@@ -73,8 +74,8 @@ def _row(file: Path, column: str, start: int) -> dict[str, Any]:
 
 
 def _file(path: str) -> Path:
-    file = Path(path).expanduser().absolute()
-    if not file.is_file():
+    file = Path(os.path.expanduser(path)).absolute()
+    if not os.path.isfile(file):  # which takes any text, where pathlib raises at one that is too long
         raise Problem(f"there is no file {path!r}", hint="data of your own: jsonl:path=FILE, one JSON object a line")
     return file
 
@@ -85,6 +86,9 @@ def _column(line: bytes, where: str) -> str:
         row = json.loads(line)
     except ValueError as error:  # not JSON, or not UTF-8
         raise Problem(f"this line is no JSON: {error}", where=where) from error
+    except RecursionError as error:
+        hint = 'write {"text": "..."} on each line'
+        raise Problem("this line is nested too deeply", where=where, hint=hint) from error
     if not isinstance(row, dict):
         raise Problem("this line is no JSON object", where=where, hint='write {"text": "..."} on each line')
     found = [column for column in COLUMNS if column in row]

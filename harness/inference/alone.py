@@ -9,6 +9,10 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import multiprocessing
+import signal
+from collections.abc import Iterable
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +22,7 @@ from harness import rooms
 from harness.inference.agreement import Reference, agreement
 from harness.inference.greedy import Run, generate
 from harness.inference.prompts import prompts
+from harness.problems import Problem
 
 if TYPE_CHECKING:
     from harness.inference.measure import Setting
@@ -37,11 +42,26 @@ def measure(
 
     Returns:
         Its runs, those of the warm-up too, and its agreement with the dense model.
+
+    Raises:
+        Problem: The process was ended from outside, or by its runtime.
     """
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-        # a copy: what another process is given moves into shared memory, where the baseline's weights should not be
-        return pool.submit(_measure, copy.deepcopy(model), engine, setting, threads, dense).result()
+    try:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+            # a copy: what another process is given moves into shared memory, where the baseline's weights should not be
+            work = pool.submit(_measure, copy.deepcopy(model), engine, setting, threads, dense)
+            workers = multiprocessing.active_children()
+            return work.result()
+    except BrokenProcessPool as error:
+        raise _gone(engine, workers) from error
+
+
+def _gone(engine: str, workers: Iterable[BaseProcess]) -> Problem:
+    code = next((worker.exitcode for worker in workers if worker.exitcode), 0)
+    how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    hint = "SIGKILL is the system's where memory ran out, and a copy of the model lies there: a smaller batch or prompt"
+    return Problem(f"the process of the engine {engine!r} {how}", hint=hint)
 
 
 def _measure(

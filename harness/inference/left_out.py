@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness import export
+from harness import exported
 from harness.quantization import codes
 from harness.sources import Source, snapshot
 
@@ -22,8 +22,8 @@ def left_out(source: Path | Source) -> dict[str, int]:
         Problem: The folder's codes, or its description, are damaged.
     """
     folder = snapshot(source) if isinstance(source, Source) else source
-    if export.is_packed(folder):
-        return export.described(folder).get("left_out", {})
+    if exported.is_exported(folder):
+        return exported.described(folder).get("left_out", {})
     if folder is None or not (folder / codes.FILE).is_file():
         return {}
     inputs = (layer.input for layer in codes.load(folder).values() if layer.input is not None)

@@ -2,7 +2,7 @@
 
 The settings are those of an experiment's section, checked by the same pydantic model; the work is the stage's own.
 A folder appears when the whole of it is on the disk: until then the work lies in a hidden folder beside it, which an
-error, Ctrl-C or SIGTERM removes.
+error, Ctrl-C or SIGTERM removes; but for the checkpoints of a fine-tuning, from which the same command goes on.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from harness import rooms
+from harness.oneoff import unfinished
 from harness.problems import Problem
 from harness.runs import disk, files, processes
 from harness.runs.decides import split
@@ -73,7 +74,7 @@ def _said(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def data_of(calibration: str) -> str:
     """Returns the data choice of what was given for calibration: the choice itself, or that of a JSON Lines file."""
-    if not (calibration.endswith(".jsonl") or Path(calibration).expanduser().is_file()):
+    if not (calibration.endswith(".jsonl") or os.path.isfile(os.path.expanduser(calibration))):
         return calibration
     if "," in calibration:
         raise Problem(f"the path {calibration!r} has a comma, which ends an option's value", hint="link or rename it")
@@ -109,9 +110,14 @@ def check_folder(folder: Path) -> Path:
     """Returns the absolute path of a folder that may be written: it is not there, or empty.
 
     Raises:
-        Problem: Something is there.
+        Problem: Something is there, or no folder can be.
     """
-    folder = folder.expanduser().resolve()
+    try:
+        folder = folder.expanduser().resolve()
+        folder.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long; a null byte; `~nobody`
+        said = getattr(error, "strerror", None) or error
+        raise Problem(f"{str(folder)!r} cannot be a folder: {said}", hint="give another one with --out") from error
     if folder.is_dir():
         if any(folder.iterdir()):
             raise Problem("this folder is not empty", where=str(folder), hint="give a new one with --out")
@@ -171,22 +177,71 @@ def tell(lines: Mapping[str, str], console: Console) -> None:
 @contextlib.contextmanager
 def becoming(folder: Path) -> Iterator[tuple[Path, Path]]:
     """Gives an empty folder that becomes `folder` when the work on it ends well, and a scratch folder."""
+    with _parents_of(folder):
+        work = Path(tempfile.mkdtemp(prefix=f".{folder.name[: unfinished.SHOWN]}.", dir=folder.parent))
+        try:
+            with _becoming(folder, work) as given:
+                yield given
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def going_on(folder: Path, settings: Mapping[str, Any], console: Console) -> Iterator[tuple[Path, Path]]:
+    """Gives the same as `becoming`; a scratch folder with a checkpoint stays after an error, and comes back.
+
+    Args:
+        folder: What the work becomes.
+        settings: All that the result follows from; other ones begin afresh.
+        console: Is told what is kept, and what is gone on from.
+
+    Raises:
+        Problem: Another process is at work on the folder; or Ctrl-C ended the work, and its checkpoint is kept.
+    """
+    with _parents_of(folder):
+        work, lease = unfinished.begin(folder, settings, console)
+        ended = False
+        try:
+            with _becoming(folder, work) as given:
+                yield given
+            ended = True
+        except BaseException as error:
+            if kept := unfinished.kept(work):
+                said = f"its checkpoint is kept: {kept}", "the same command goes on from there"
+                if isinstance(error, KeyboardInterrupt):
+                    raise Problem(f"interrupted; {said[0]}", where=str(folder), hint=said[1]) from None
+                console.print("; ".join(said), markup=False, highlight=False, soft_wrap=True)
+            raise
+        finally:
+            lease.release()
+            if ended or not unfinished.kept(work):
+                shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _parents_of(folder: Path) -> Iterator[None]:
+    """Makes the folders that a folder lies in; those that are empty afterwards are removed."""
     made = [parent for parent in folder.parents if not parent.exists()]
     folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        with _terminated_as_interrupted():
-            for name in ("result", "scratch"):
-                (work / name).mkdir()
-            yield work / "result", work / "scratch"
-            files.sync(work / "result")
-            (work / "result").rename(folder)
-            files.sync_folder(folder.parent)
+        yield
     finally:
-        shutil.rmtree(work, ignore_errors=True)
         for parent in made:
-            with contextlib.suppress(OSError):  # it holds the result, or somebody else's files
+            with contextlib.suppress(OSError):  # it holds the result, what is kept, or somebody else's files
                 parent.rmdir()
+
+
+@contextlib.contextmanager
+def _becoming(folder: Path, work: Path) -> Iterator[tuple[Path, Path]]:
+    """Gives the empty `result` and the `scratch` folder of some work, and moves the first where it belongs."""
+    with _terminated_as_interrupted():
+        shutil.rmtree(work / "result", ignore_errors=True)
+        for name in ("result", "scratch"):
+            (work / name).mkdir(exist_ok=True)
+        yield work / "result", work / "scratch"
+        files.sync(work / "result")
+        (work / "result").rename(folder)
+        files.sync_folder(folder.parent)
 
 
 @contextlib.contextmanager

@@ -72,6 +72,9 @@ def command(
     folder = oneoff.check_folder(out)
     parents = sources(model, options, teacher, zeros)
     device()
+    if teacher is not None and _is_sparse(parents["teacher"]):
+        text = f"note: the teacher {teacher} has a mask beside it: what is learned from is a pruned model, no dense one"
+        show.console.print(text, markup=False, highlight=False, soft_wrap=True)
     report = tune(parents, folder, options, zeros, show.console, team)
     sparsity = report["sparsity"]
     lines = {
@@ -105,8 +108,7 @@ def sources(model: str, options: Mapping[str, Any], teacher: str | None, zeros: 
     origins.data(options)
     origins.fits({"model": model, "prune": None, "tune": options, "evaluate": {}})
     origins.check()
-    folder = snapshot(found["model"])
-    if not zeros and not (folder and (folder / MASK).is_file()):
+    if not zeros and not _is_sparse(found["model"]):
         hint = "--mask-from-zeros takes its exact zeros"
         raise Problem("there is no mask beside this model", where=model, hint=hint)
     return found
@@ -122,6 +124,8 @@ def tune(
 ) -> dict[str, Any]:
     """Tunes a model into a folder that is not there yet, or empty; returns what `tune.json` says.
 
+    What a checkpoint of the same work is beside the folder is not computed again.
+
     Args:
         parents: The sparse model, and the teacher where there is one.
         folder: The result: model and processor as transformers reads them, mask, `curve.jsonl`, `tune.json`.
@@ -130,13 +134,21 @@ def tune(
         console: Where the progress is shown, if it is a terminal.
         team: How many processes train together, and how.
     """
-    with oneoff.becoming(folder) as (result, scratch):
+    data = Origins().data(options) or {}
+    follows = {role: source.identity for role, source in {**parents, **data}.items()}
+    settings = {"options": options, "read": follows, "mask_from_zeros": zeros}
+    with oneoff.going_on(folder, settings, console) as (result, scratch):
         read: dict[str, Source | Path] = dict(parents)
         if zeros:
             read["mask"] = _mask(parents["model"], scratch / "mask")
         steps = oneoff.work("tune", options, read, result, scratch, team)
         oneoff.follow(steps, f"tuning {parents['model'].name}", console)
         return json.loads((result / FILE).read_text(encoding="utf8"))
+
+
+def _is_sparse(source: Source) -> bool:
+    folder = snapshot(source)
+    return folder is not None and (folder / MASK).is_file()
 
 
 def _mask(source: Source, folder: Path) -> Path:
@@ -154,6 +166,6 @@ def _mask(source: Source, folder: Path) -> Path:
     keeps = {name: mask for name, mask in keeps.items() if keep.sparsity({name: mask}) >= LEAST_ZEROS}
     if not keeps:
         raise Problem(f"no layer of this model has {LEAST_ZEROS:.0%} zeros", where=source.name, hint="prune it first")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     keep.save(folder, keeps)
     return folder

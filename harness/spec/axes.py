@@ -102,11 +102,13 @@ def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
     if not points:
         raise Problem(f"{path} has no values", where=where, hint="give it values, or null to remove it")
     read: dict[str, Point] = {}
+    files: dict[str, str] = {}
     pairs = enumerate(points) if isinstance(points, list) else points.items()
     for key, value in pairs:
         here = f"{path}.{key}"
         label = label_of(value) if isinstance(points, list) else key
-        _check_label(label, read, here, entry)
+        _check_label(label, files, here, entry)
+        files[_file_name(label)] = label
         read[label] = _point(value, {here: (name, value)} if wrong is None else _free(value, here, entry), entry)
     return Axis(name, read)
 
@@ -118,16 +120,17 @@ def _check_apart(axis: Axis, others: Iterable[Axis], entry: Entry) -> None:
             raise Problem(what, where=entry.where(path), hint="let one axis decide it")
 
 
-def _check_label(label: str, taken: Mapping[str, Any], path: str, entry: Entry) -> None:
-    where = entry.where(path)
-    if label in taken:
+def _check_label(label: str, taken: Mapping[str, str], path: str, entry: Entry) -> None:
+    """Checks a label beside those before it, which `taken` has by their names as files."""
+    where, same = entry.where(path), taken.get(_file_name(label))
+    if label == same:
         raise Problem(f"{path}: the label {label!r} stands twice", where=where, hint="give every value once")
     if label in RESERVED:
         raise Problem(f"{path}: the label {label!r} is taken", where=where, hint=f"reserved: {', '.join(RESERVED)}")
     if "/" in label or len(label) > LONGEST or not label.isprintable() or not re.search("[A-Za-z0-9]", label):
         hint = "labels are joined with '/' and name files; give a short one: {label: value}"
         raise Problem(f"{path}: {label!r} cannot be a label", where=where, hint=hint)
-    if same := next((other for other in taken if _file_name(other) == _file_name(label)), None):
+    if same is not None:
         hint = "only letters, digits and ._+- are kept there; give another: {label: value}"
         raise Problem(f"{path}: the labels {same!r} and {label!r} name the same file", where=where, hint=hint)
 

@@ -59,12 +59,12 @@ class Cell:
 
 
 def cells(entry: Entry) -> list[Cell]:
-    """Returns an entry's cells: baselines first, then the grid in its order with the seeds innermost.
+    """Returns an entry's cells, always the same: baselines first, then the grid in its order, the seeds innermost.
 
     Raises:
         Problem: The first of what is wrong; `expand` returns all.
     """
-    found, problems = expand(entry)
+    found, problems = entry.expanded
     if problems:
         raise problems[0]
     return found

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness import models, rooms
+from harness import memory, models, rooms
+from harness.device import device
 from harness.runs.job import Job, Progress
 from harness.stages._examples import examples_for, rows_for
+from harness.stages._load import changeable
 from harness.tuning import session
 
 VERSION = 1
@@ -19,11 +21,16 @@ FILE = "prepare.json"
 
 
 def run(job: Job) -> Iterator[Progress]:
-    """Fine-tunes the model into `job.folder`, reporting after every step."""
+    """Fine-tunes the model into `job.folder`, reporting after every step.
+
+    Raises:
+        Problem: The model is quantised, or has an adapter beside it: what is written would be without.
+    """
+    held = memory.held(device())
     rows = rows_for(job.options)
     model, processor = _model(job, rows)
     features, collate = examples_for(rows, job.options, processor)
-    curve, summary, _ = yield from session.fit(model, features, collate, job.options, job.scratch)
+    curve, summary, _ = yield from session.fit(model, features, collate, job.options, job.scratch, held=held)
     models.save(model, processor, job.folder)
     session.write(job.folder, FILE, curve, summary)
 
@@ -31,7 +38,7 @@ def run(job: Job) -> Iterator[Progress]:
 def _model(job: Job, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     """Returns model and processor: of the parent, or, where there is none, a tiny model of random weights."""
     if "model" in job.parents:
-        return models.load(job.parents["model"]), models.load_processor(job.parents["model"])
+        return changeable(job.parents["model"]), models.load_processor(job.parents["model"])
     family = job.options["model"].removeprefix("tiny/")
     texts = rooms.load("task", rooms.parse(job.options["task"]).name).texts
     said = (text for row in rows for text in texts(row))

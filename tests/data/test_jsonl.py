@@ -39,6 +39,7 @@ def test_ids_are_as_they_stand(written):
     [
         ("{'text': 1}", "no JSON"),
         ('["text"]', "no JSON object"),
+        ('{"text": ' + "[" * 100_000, "nested too deeply"),
         ({"txt": "x"}, "neither text nor input_ids, but txt"),
         ({"text": "x", "input_ids": [1]}, "both text and input_ids"),
         ({"text": 3}, "text is a int, not a string"),
@@ -95,3 +96,9 @@ def test_a_path_may_hold_colons_and_equals_signs_but_no_comma(written):
         rooms.resolve("data", "jsonl:path=a,b.jsonl")
     with pytest.raises(Problem, match="needs the option 'path'"):
         rooms.resolve("data", "jsonl")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a\0b", "~nobody-here/rows"])
+def test_what_cannot_be_a_path_is_no_file(path):
+    with pytest.raises(Problem, match="there is no file"):
+        jsonl.rows("train", path=path)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
+import pytest
 import torch
 
 from harness.inference import alone, measure
@@ -9,6 +13,7 @@ from harness.inference.agreement import reference
 from harness.inference.greedy import generate
 from harness.inference.measure import DENSE, Setting
 from harness.inference.prompts import prompts
+from harness.problems import Problem
 
 
 def test_runs_come_back_from_the_other_process(tiny_models):
@@ -49,3 +54,24 @@ def test_a_peer_is_measured_there_and_said_to_be(tiny_models, monkeypatch):
     assert said["engines"]["torch_csr"]["alone"] and not said["engines"][DENSE]["alone"]
     assert "share_of_bound" not in said["engines"]["torch_csr"]
     assert len(said["engines"]["torch_csr"]["speedup"]["values"]) == 2
+
+
+class Deadly:
+    """What ends the process that it is sent to."""
+
+    def __init__(self, end, *how):
+        self.end = end, how
+
+    def __reduce__(self):
+        return self.end
+
+
+@pytest.mark.parametrize(
+    ("deadly", "said"),
+    [(Deadly(signal.raise_signal, 9), "was ended by SIGKILL"), (Deadly(os._exit, 3), "ended with status 3")],
+)
+def test_a_process_that_is_gone_is_told_with_its_engine(tiny_models, deadly, said):
+    model, _ = tiny_models.tiny("llama")
+    with pytest.raises(Problem, match=f"the process of the engine 'torch_csr' {said}") as caught:
+        alone.measure(model, "torch_csr", Setting(tokens=2), 1, deadly)
+    assert "memory ran out" in caught.value.hint

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from harness import export, models
+from harness import exported, models
+from harness.inference import onnx
 from harness.inference.left_out import left_out, sentence
 from harness.problems import Problem
 from harness.runs.job import Job
@@ -61,6 +62,25 @@ def test_the_commands_say_it_too(harness, quantised, tmp_path):
     fast = ("--engine", "torch_csr", "--tokens", 2, "--prompt", 4, "--repeats", 1, "--threads", 1)
     status, said, err = harness("measure", tmp_path / "packed", *fast, "--out", tmp_path / "timed")
     assert status == 0 and "Left out: the 8-bit inputs of 28 layers (static)" in said, err
-    (tmp_path / "packed" / export.FILE).write_text("{")
-    with pytest.raises(Problem, match="this description of a packed model cannot be read"):
+    (tmp_path / "packed" / exported.FILE).write_text("{")
+    with pytest.raises(Problem, match="this description of an exported model cannot be read"):
         left_out(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("format", ["hf-dense", "onnx"])
+def test_a_form_of_others_says_it_beside_the_weights(harness, quantised, tmp_path, monkeypatch, format):
+    monkeypatch.setattr(onnx, "export", lambda model, folder: (folder / onnx.FILE).write_bytes(b""))
+    for activations, expected in (("static", {"static": 28}), ("none", {})):
+        folder = tmp_path / activations
+        status, said, err = harness("export", quantised(activations), "--format", format, "--out", folder)
+        assert status == 0 and ("Left out" in said) == bool(expected), err
+        report = json.loads((folder / exported.FILE).read_text())
+        assert report["format"] == format and report.get("left_out", {}) == left_out(folder) == expected
+        assert not exported.is_packed(folder)
+
+
+def test_what_is_made_of_a_plain_form_says_it_too(harness, quantised, tmp_path):
+    for made_of, out, format in ((quantised("static"), "plain", "hf-dense"), (tmp_path / "plain", "packed", "bitmask")):
+        status, said, err = harness("export", made_of, "--format", format, "--out", tmp_path / out)
+        assert status == 0 and "Left out: the 8-bit inputs of 28 layers (static)" in said, err
+    assert left_out(tmp_path / "packed") == {"static": 28}

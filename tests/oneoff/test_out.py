@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from harness import models
+from harness import models, oneoff
 from harness.runs import disk
 
 COMMANDS = {
@@ -43,6 +43,20 @@ def test_below_a_file(refused, tmp_path, command):
     )
     assert "this is a file" in refused(command, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "said"), [("a" * 300, "too long"), ("a/" * 3000, "too long"), ("a\0b", "null"), ("~nobody-here/a", "home")]
+)
+def test_where_no_folder_can_be(refused, tmp_path, command, name, said):
+    assert said in refused(command, name if name.startswith("~") else tmp_path / name)
+
+
+def test_a_name_as_long_as_can_be(tmp_path):
+    with oneoff.becoming(tmp_path / ("é" * 127)) as (result, _):
+        (result / "file").write_text("mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["é" * 127]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -91,6 +91,10 @@ def test_masks_may_be_the_exact_zeros(harness, folders, ids, tmp_path):
         (("--teacher", "{dense}"), "looks at no teacher"),
         (("--method", "masqued"), "unknown method 'masqued'"),
         (("--method", "lora_star"), "this prunes too"),
+        (("--method", "losa:mean=3.0"), "losa looks at mean after a pruning of a ramp, and there is none"),
+        (("--method", "lors:init=kaiming,samples=9"), "lors:init=kaiming does not look at samples"),
+        (("--loss", "cross_entropy + 0*squarehead", "--teacher", "{dense}"), "looks at no teacher"),
+        (("--parallel", "fsdp"), "over several processes, and there is one"),
         (("--epochs", "1"), "give exactly one of steps, epochs and tokens"),
         (("--mask-from-zeros", "--task", "translation"), "translation"),
     ],
@@ -101,6 +105,16 @@ def test_a_mistake_is_told_before_anything_is_loaded(harness, folders, ids, tmp_
     status, _, err = harness("tune", folders["sparse"], "--out", tmp_path / "out", "--data", ids, *FAST, *more)
     assert status == 2 and words in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_that_is_pruned_itself_is_told_of(harness, folders, ids, tmp_path):
+    given = ("tune", folders["sparse"], "--data", ids, *FAST, "--loss", "kl")
+    noted = {}
+    for name in ("dense", "sparse"):
+        status, said, err = harness(*given, "--out", tmp_path / name, "--teacher", folders[name])
+        assert status == 0, err
+        noted[name] = "what is learned from is a pruned model, no dense one" in said
+    assert noted == {"dense": False, "sparse": True}
 
 
 def test_a_dense_model_has_no_zeros_to_take_masks_from(harness, folders, ids, tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.spec import axes
 from harness.spec.axes import Axis, Point, axes_of, label_of, settings_of
 
 
@@ -64,3 +65,11 @@ def test_a_wrong_axis_is_told_with_its_line(registry, axis, line, part, near):
     )
     assert found == line and part in problem.what
     assert near is None or near in problem.nearest
+
+
+def test_an_axis_of_many_values_is_read_in_linear_time(registry, monkeypatch):
+    entry, asked = registry.read(("[0.5, 0.75]", str([0.5 + i / 1000 for i in range(400)]))), []
+    plain = axes._file_name
+    monkeypatch.setattr(axes, "_file_name", lambda label: asked.append(label) or plain(label))
+    assert len(axes_of(entry)[0][0].points) == 400
+    assert len(asked) < 4 * 400

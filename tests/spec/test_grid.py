@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from harness.problems import Problem
+from harness.spec import grid
 
 
 def test_baselines_come_first_then_the_grid_in_its_order_with_seeds_innermost(registry):
@@ -175,3 +176,9 @@ def test_sparse_pretraining_needs_a_pruned_model(registry):
     found = registry.one(*NO_TUNE, ("{solver: sparsegpt}", "null"), ("grid:", "pretrain: {steps: 1, lr: 1}\ngrid:"),
                          ("prune.sparsity: [0.5, 0.75]", "pretrain.lr: [1, 2]"))  # fmt: skip
     assert "pretrain trains a pruned model" in found[1].what
+
+
+def test_a_checked_entry_is_not_expanded_again(registry, monkeypatch):
+    entry = registry.read()
+    monkeypatch.setattr(grid, "expand", lambda _: pytest.fail("expanded again"))
+    assert grid.cells(entry) is grid.cells(entry)

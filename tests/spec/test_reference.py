@@ -60,3 +60,40 @@ def test_further_metrics_have_references_of_their_own(registry):
     assert reference.also[0].cells["dense"].value == 1 and reference.also[0].read_at("dense") == "Table 2"
     _, problem = registry.one(("grid:", also.replace("dense: 1", "dens: 1")), evaluate)
     assert problem.what == "reference.also.0.cells: no cell is called 'dens'" and problem.nearest == ("dense",)
+
+
+FACTS = """\
+reference:
+  metric: translation
+  read: Figure 3
+  facts:
+    - {name: peak memory, value: 26012, unit: MiB}
+    - {name: peak memory of another, value: out of memory, read: a log}
+    - {name: accuracy, value: 28.25, unit: "%"}
+    - {name: energy, value: null, unit: J}
+grid:"""
+
+
+def test_what_fits_no_cell_is_a_fact_with_its_unit_and_place(registry):
+    reference = registry.read(("grid:", FACTS)).reference
+    assert reference.cells == {} and reference.rows() == [
+        ("peak memory", "26012 MiB", "Figure 3"),
+        ("peak memory of another", "out of memory", "a log"),
+        ("accuracy", "28.25%", "Figure 3"),
+        ("energy", "not found", "Figure 3"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "part"),
+    [
+        ("  read: Figure 3\n", "", 14, "reference.facts.0: the place where this was read is missing"),
+        ("value: 28.25", "value: [1]", 17, "reference.facts.2.value"),
+        ("  - {name: energy, ", "  - {", 18, "reference.facts.3.name"),
+        (FACTS[FACTS.index("  facts:") : FACTS.index("grid:")], "", 11, "reference: it says nothing"),
+    ],
+)
+def test_a_wrong_fact_is_told_with_its_line(registry, old, new, line, part):
+    assert old in FACTS
+    found, problem = registry.one(("grid:", FACTS.replace(old, new)))
+    assert found == line and part in problem.what

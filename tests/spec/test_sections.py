@@ -47,6 +47,9 @@ def test_every_field_is_described():
         ("  epochs: 2", "  epochs: 0", 9, "tune.epochs: should be at least 0.0001, not 0"),
         ("  epochs: 2", "  epochs: 1e-300", 9, "tune.epochs: should be at least 0.0001, not 1e-300"),
         ("  epochs: 2", "  epochs: 1e300", 9, "tune.epochs: should be at most 1e+06"),
+        ("  epochs: 2", f"  tokens: {10**30}", 9, "tune.tokens: should be at most 9.0072e+15, not 1000"),
+        ("  epochs: 2", f"  steps: {10**20}", 9, "tune.steps: should be at most 9.0072e+15"),
+        ("  lr: 1e-4", f"  lr: 1e-4\n  batch_size: {10**20}", 11, "tune.batch_size: should be at most 9.0072e+15"),
         ("  lr: 1e-4", "  lr: 1e-300", 10, "tune.lr: should be at least 1e-12"),
         ("  lr: 1e-4", "  lr: 100", 10, "tune.lr: should be at most 10, not 100"),
         ("  lr: 1e-4", "  lr: 1e-4\n  clip: 1e-300", 11, "tune.clip: should be at least 1e-09"),
@@ -212,3 +215,8 @@ def test_settings_are_known_by_their_dotted_names():
 def test_tokens_give_way_to_steps_and_steps_to_tokens():
     assert lay({"tokens": 5, "lr": 1}, {"steps": 3}) == {"steps": 3, "lr": 1}
     assert lay({"epochs": 5}, {"tokens": 3}) == {"tokens": 3}
+
+
+def test_the_parts_of_an_enormous_batch_are_not_all_looked_for(registry):
+    _, problem = registry.one(("  lr: 1e-4", f"  lr: 1e-4\n  batch_size: {2**50}\n  accumulation: 3"))
+    assert "does not divide into 3 micro-batches" in problem.what and "1, 2, 4, 8" in problem.hint

@@ -1,16 +1,19 @@
 """Packed weights: a matrix stored without its zeros, in a format of the room and a precision of its values.
 
 The two are apart. A precision turns weights into *codes* (`inference/values.py`): the same numbers for fp32, rounded
-ones for bf16 and fp16, integers from -127 to 127 with scales for int8. A format is a file of this room that lays codes
+ones for bf16 and fp16, integers of a byte with scales for int8. A format is a file of this room that lays codes
 of any of these types out in memory and gets them back:
 
     pack(codes [out, in], groups, *, options) -> dict[str, Tensor]
     unpack(tensors, shape, *, options) -> codes [out, in], byte for byte
+    sizes(shape, size, stored, *, options) -> the shapes of its tensors
     TENSORS, INTEGER        the names and types of what is stored, and of what is added for int8
+    GROUPED, RUN            whether a row may have several scales (no), what `rows` holds multiples of (1)
 
-so a new format knows nothing of scales or rounding; how large its tensors are stands in `_sizes`. A code that is zero
-is not stored, whether it was pruned or rounded to zero. `pack` and `unpack` here do both steps and are what others
-call:
+so a new format knows nothing of scales or rounding. `sizes` is given (out, in), the bytes of a value and the last entry
+of `rows`, and leaves out what is everywhere so large: `rows` [out + 1], and for int8 `sums` and `scales` [out, groups].
+A code that is zero is not stored, whether it was pruned or rounded to zero. `pack` and `unpack` here do both steps and
+are what others call:
 
     packed = pack(weight, "bitmask", "int8")      # or "slot:slots=8", "2:4", "index", "dense"
     packed.bytes, unpack(packed)                  # fp32 [out, in]; what the kernels multiply with, exactly
@@ -25,6 +28,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +37,7 @@ from harness import rooms
 from harness.inference.formats import _sizes
 from harness.inference.values import PRECISIONS, decode, encode
 from harness.problems import Problem, unknown
+from harness.quantization.grid import Grid
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Packed:
 
 
 def pack(
-    weight: Tensor, format: str = "bitmask", precision: str = "fp32", *, group: int = 0, scales: Tensor | None = None
+    weight: Tensor, format: str = "bitmask", precision: str = "fp32", *, group: int = 0, grid: Grid | None = None
 ) -> Packed:
     """Packs a matrix.
 
@@ -68,14 +73,13 @@ def pack(
         precision: One of `PRECISIONS`.
         group: With int8, how many columns share a scale, a multiple of 64; 0 is the whole row. Formats `dense` and
             `bitmask` only.
-        scales: With int8, the steps of a grid that the weights already lie on, [out, groups]; found from the weights
-            by default.
+        grid: With int8, the grid that the weights already lie on, if they were quantised: codes and scales stay.
 
     Raises:
         Problem: Not a finite matrix; an unknown format or precision; weights that the format cannot hold.
     """
     choice = rooms.resolve("format", format)
-    codes, steps = encode(weight, precision, group=group, scales=scales)
+    codes, steps = encode(weight, precision, group=group, grid=grid)
     tensors = rooms.bind("format", choice)(codes, 1 if steps is None else steps.shape[1])
     if steps is not None:
         tensors["scales"] = steps
@@ -112,9 +116,8 @@ def check(packed: Packed, where: str | None = None) -> None:
     if list(found.items()) != list(wanted.items()):
         what = f"format {packed.format!r} in {packed.precision} stores {_listed(wanted)}, not {_listed(found)}"
         raise Problem(what, where=where, hint="pack the weights anew; packed tensors cannot be cast")
-    choice = _resolved(packed.format)
     try:
-        _sizes.check(packed.tensors, packed.shape, choice.name, choice.options)
+        _sizes.check(packed.tensors, packed.shape, **_layout(packed.format))
     except Problem as problem:
         rows, columns = packed.shape
         raise problem.at(where or f"{packed.format} {packed.precision} of {rows} x {columns}") from None
@@ -136,16 +139,19 @@ def types(format: str, precision: str, where: str | None = None) -> Mapping[str,
 def _types(format: str, precision: str) -> Mapping[str, str]:
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
-    module = rooms.load("format", _resolved(format).name)
+    module = rooms.load("format", rooms.resolve("format", format).name)
     stored = {**module.TENSORS, **({**module.INTEGER, "scales": "float32"} if precision == "int8" else {})}
     codes = _name(PRECISIONS[precision])
     return MappingProxyType({name: codes if dtype == "codes" else dtype for name, dtype in stored.items()})
 
 
 @functools.cache
-def _resolved(format: str) -> rooms.Choice:
+def _layout(format: str) -> Mapping[str, Any]:
     """A model has hundreds of layers of few formats, and reading a choice takes longer than the rest of a check."""
-    return rooms.resolve("format", format)
+    choice = rooms.resolve("format", format)
+    module = rooms.load("format", choice.name)
+    bound = rooms.bind("format", choice, "sizes")
+    return {"sizes": bound, "run": getattr(module, "RUN", 1), "grouped": getattr(module, "GROUPED", False)}
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -20,6 +20,7 @@ from harness.inference import values
 
 TENSORS = {"mask": "int64", "values": "codes", "rows": "int64"}
 INTEGER = {"sums": "int32"}
+GROUPED = True
 SLACK = 64
 
 
@@ -49,3 +50,8 @@ def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
         keep = np.unpackbits(mask.view(torch.uint8).numpy(), axis=1, bitorder="little")[:, : shape[1]]
         codes[torch.from_numpy(keep).bool()] = tensors["values"][:-SLACK]
     return codes
+
+
+def sizes(shape: tuple[int, int], size: int, stored: int) -> dict[str, tuple[int, ...]]:
+    """Returns how large what it stores is, but for `rows` and `sums`; see `formats`."""
+    return {"mask": (shape[0], -(-shape[1] // values.WORD)), "values": (stored + SLACK,)}

@@ -14,6 +14,7 @@ from harness.inference import values
 
 TENSORS = {"values": "codes"}
 INTEGER = {"sums": "int32"}
+GROUPED = True
 
 
 def pack(codes: Tensor, groups: int) -> dict[str, Tensor]:
@@ -30,3 +31,8 @@ def pack(codes: Tensor, groups: int) -> dict[str, Tensor]:
 def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
     """Returns the codes [out, in]."""
     return tensors["values"][:, : shape[1]].contiguous()
+
+
+def sizes(shape: tuple[int, int], size: int, stored: int) -> dict[str, tuple[int, ...]]:
+    """Returns how large what it stores is, but for `sums`; see `formats`."""
+    return {"values": (shape[0], -(-shape[1] // values.WORD) * values.WORD)}

@@ -68,6 +68,11 @@ def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
     return codes
 
 
+def sizes(shape: tuple[int, int], size: int, stored: int) -> dict[str, tuple[int, ...]]:
+    """Returns how large what it stores is, but for `rows`; see `formats`."""
+    return {"columns": (stored,), "values": (stored,)}
+
+
 def scatter(codes: Tensor, tensors: Mapping[str, Tensor]) -> None:
     """Puts the entries in their places in `codes` [out, in], in place; fillers are left out."""
     rows, values = tensors["rows"], tensors["values"]

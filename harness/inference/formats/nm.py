@@ -17,7 +17,7 @@ from harness.inference.formats import slot
 from harness.problems import Problem
 from harness.ranges import Count
 
-TENSORS, INTEGER = slot.TENSORS, slot.INTEGER
+TENSORS, INTEGER, RUN = slot.TENSORS, slot.INTEGER, slot.RUN
 
 
 def pack(codes: Tensor, groups: int, *, n: Count = 2, m: Count = 4) -> dict[str, Tensor]:
@@ -45,6 +45,11 @@ def pack(codes: Tensor, groups: int, *, n: Count = 2, m: Count = 4) -> dict[str,
 def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int], *, n: Count = 2, m: Count = 4) -> Tensor:
     """Returns the codes [out, in]."""
     return slot.unpack(tensors, shape, slots=slots(n, m))
+
+
+def sizes(shape: tuple[int, int], size: int, stored: int, *, n: Count = 2, m: Count = 4) -> dict[str, tuple[int, ...]]:
+    """Returns how large what it stores is, but for `rows` and `sums`; see `formats`."""
+    return slot.sizes(shape, size, stored, slots=slots(n, m))
 
 
 def slots(n: int, m: int) -> int:

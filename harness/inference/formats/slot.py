@@ -24,6 +24,7 @@ from harness.inference.formats import index
 
 TENSORS = {"tiles": "uint8", **index.TENSORS}
 INTEGER = {"sums": "int32"}
+RUN = index.RUN
 ROWS, COLUMNS, RECORD = 8, 16, 4
 
 
@@ -65,6 +66,13 @@ def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int], *, slots: Lite
     codes = codes[: shape[0], : shape[1]].contiguous()
     index.scatter(codes, tensors)
     return codes
+
+
+def sizes(shape: tuple[int, int], size: int, stored: int, *, slots: Literal[4, 8] = 4) -> dict[str, tuple[int, ...]]:
+    """Returns how large what it stores is, but for `rows` and `sums`; see `formats`."""
+    records = -(-shape[1] // COLUMNS) * slots // RECORD
+    tiles = (-(-shape[0] // ROWS), records, COLUMNS + ROWS * RECORD * size)
+    return {"tiles": tiles, **index.sizes(shape, size, stored)}
 
 
 def _rank(block: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from harness.inference.baseline import baseline
 from harness.spec.choices import Data, Task, agree, constant, fault, one_of
 from harness.spec.fits import wrong_metric
-from harness.spec.sections.shared import DATA, LARGEST_SEED, STRICT
+from harness.spec.sections.shared import DATA, LARGEST_SEED, STRICT, Count
 
 
 class Evaluation(BaseModel):
@@ -23,8 +23,8 @@ class Evaluation(BaseModel):
     metric: Annotated[str, one_of("metric")] | None = Field(
         None, validate_default=True, description="The metric; the task's own by default."
     )
-    limit: int | None = Field(None, ge=1, description="Only the first so many rows; null for all.")
-    batch_size: int = Field(16, ge=1, description="Rows per forward pass.")
+    limit: Count | None = Field(None, description="Only the first so many rows; null for all.")
+    batch_size: Count = Field(16, description="Rows per forward pass.")
 
     @field_validator("metric", mode="before")
     @classmethod
@@ -57,12 +57,12 @@ class Measure(BaseModel):
         validate_default=True,
         description="What speed-ups are over, with the same weights; dense float32, for a GPU's engine bfloat16.",
     )
-    batch: int = Field(1, ge=1, description="Rows at once.")
-    prompt: int = Field(128, ge=1, description="Tokens read before the first is generated; speech fills its window.")
+    batch: Count = Field(1, description="Rows at once.")
+    prompt: Count = Field(128, description="Tokens read before the first is generated; speech fills its window.")
     tokens: int = Field(32, ge=2, description="Tokens generated.")
-    repeats: int = Field(7, ge=1, description="Rounds, in which both engines take their turn.")
+    repeats: Count = Field(7, description="Rounds, in which both engines take their turn.")
     warmup: int = Field(1, ge=0, description="Rounds before them that do not count.")
-    threads: int | None = Field(None, ge=1, description="Threads of the CPU; null for as many as torch takes.")
+    threads: Count | None = Field(None, description="Threads of the CPU; null for as many as torch takes.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Draws the prompt.")
 
     @field_validator("against", mode="before")

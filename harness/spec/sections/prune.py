@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from harness import rooms
 from harness.problems import Problem
 from harness.spec.choices import Data, Task, agree, fault, one_of
-from harness.spec.sections.shared import LARGEST_SEED, STRICT, TASK
+from harness.spec.sections.shared import LARGEST_SEED, STRICT, TASK, Count
 
 LEAST = 1e-4
 """The lowest sparsity above 0, and the lowest share of weights that stays."""
@@ -28,7 +28,7 @@ class Prune(BaseModel):
     data: Data = Field(description="Calibration data; the entry's own by default.")
     task: Task = Field(description=TASK)
     split: str = Field("train", description="The split that calibrates.")
-    rows: int | None = Field(None, ge=1, description="Only the first so many rows of the split; null for all.")
+    rows: Count | None = Field(None, description="Only the first so many rows of the split; null for all.")
     criterion: Annotated[str, one_of("criterion")] | None = Field(None, description="Which weights matter, by score.")
     solver: Annotated[str, one_of("solver")] | None = Field(None, description="Mask and weights together.")
     pattern: Annotated[str, one_of("pattern")] = Field(
@@ -47,8 +47,8 @@ class Prune(BaseModel):
     skip: Annotated[tuple[str, ...], Field(strict=False)] = Field(
         (), description="Layers that stay dense, by globs of their names; the sparsity is that of the others."
     )
-    samples: int = Field(128, ge=1, description="Calibration examples.")
-    batch_size: int = Field(8, ge=1, description="Calibration examples per forward pass.")
+    samples: Count = Field(128, description="Calibration examples.")
+    batch_size: Count = Field(8, description="Calibration examples per forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="The weights' type from here on.")
     search_data: Data | None = Field(None, description="What a searching allocation is judged on; null: the data.")
@@ -56,7 +56,7 @@ class Prune(BaseModel):
     search_split: str = Field(
         "validation", description="The split that a search is judged on; on test it tunes what is reported."
     )
-    search_limit: int | None = Field(None, ge=1, description="Only the first so many of its examples; null for all.")
+    search_limit: Count | None = Field(None, description="Only the first so many of its examples; null for all.")
 
     @field_validator("pattern")
     @classmethod

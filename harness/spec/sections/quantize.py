@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from harness.spec.choices import Data, Task, agree, one_of
-from harness.spec.sections.shared import LARGEST_SEED, STRICT, TASK
+from harness.spec.sections.shared import LARGEST_SEED, STRICT, TASK, Count
 
 
 class Quantize(BaseModel):
@@ -19,7 +19,7 @@ class Quantize(BaseModel):
         "rtn", validate_default=True, description="Which value of the grid each weight takes; zeros stay zero."
     )
     bits: int = Field(8, ge=2, le=8, description="Bits of a weight.")
-    group: int | None = Field(None, ge=1, description="Inputs that share a scale; null: a row has one.")
+    group: Count | None = Field(None, description="Inputs that share a scale; null: a row has one.")
     symmetric: bool = Field(True, description="Whether the values of a weight lie evenly about 0.")
     activations: Literal["none", "dynamic", "static"] = Field(
         "none", description="Inputs in 8 bits: dynamic, by token; static, by the range that calibration saw."
@@ -34,9 +34,9 @@ class Quantize(BaseModel):
     data: Data = Field(description="Calibration data; the entry's own by default.")
     task: Task = Field(description=TASK)
     split: str = Field("train", description="The split that calibrates.")
-    rows: int | None = Field(None, ge=1, description="Only the first so many rows of the split; null for all.")
-    samples: int = Field(128, ge=1, description="Calibration examples.")
-    batch_size: int = Field(8, ge=1, description="Calibration examples per forward pass.")
+    rows: Count | None = Field(None, description="Only the first so many rows of the split; null for all.")
+    samples: Count = Field(128, description="Calibration examples.")
+    batch_size: Count = Field(8, description="Calibration examples per forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
 
     @model_validator(mode="after")

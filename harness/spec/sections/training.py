@@ -9,9 +9,11 @@ from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_va
 from harness import rooms
 from harness.problems import Problem
 from harness.spec.choices import Data, Loss, Task, agree, fault, needs_teacher, one_of
-from harness.spec.sections.shared import DATA, LARGEST_SEED, STRICT, TASK
+from harness.spec.sections.shared import DATA, LARGEST_SEED, STRICT, TASK, Count
 
 LENGTHS = ("steps", "epochs", "tokens")
+MOST_PARTS = 1000
+"""Micro-batches up to which those that divide a batch are named."""
 
 
 class Training(BaseModel):
@@ -22,26 +24,24 @@ class Training(BaseModel):
     data: Data = Field(description=DATA)
     task: Task = Field(description=TASK)
     split: str = Field("train", description="The split that is trained on.")
-    rows: int | None = Field(None, ge=1, description="Only the first so many rows of the split; null for all.")
-    steps: int | None = Field(None, ge=1, description="Optimiser steps.")
+    rows: Count | None = Field(None, description="Only the first so many rows of the split; null for all.")
+    steps: Count | None = Field(None, description="Optimiser steps.")
     epochs: float | None = Field(None, ge=1e-4, le=1e6, description="Passes over the rows.")
-    tokens: int | None = Field(None, ge=1, description="Tokens to train on, of text in windows of one length.")
+    tokens: Count | None = Field(None, description="Tokens to train on, of text in windows of one length.")
     lr: float = Field(ge=1e-12, le=10, description="Peak learning rate.")
     warmup: int | float = Field(0, ge=0, description="Steps of linear warm-up, or a fraction of all steps below 1.")
     schedule: Annotated[str, one_of("schedule")] = Field(
         "linear", validate_default=True, description="What the learning rate does after the warm-up."
     )
-    batch_size: int = Field(16, ge=1, description="Examples per optimiser step.")
-    accumulation: int = Field(1, ge=1, description="Micro-batches that a step's examples are split into.")
+    batch_size: Count = Field(16, description="Examples per optimiser step.")
+    accumulation: Count = Field(1, description="Micro-batches that a step's examples are split into.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
     betas: Annotated[tuple[float, float], Field(strict=False)] = Field((0.9, 0.999), description="AdamW's betas.")
     clip: float | None = Field(None, ge=1e-9, description="Largest norm of the gradient; null for no clipping.")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the forward pass.")
     recompute: bool = Field(False, description="Compute activations again in the backward pass: less memory, slower.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the order of the data and dropout.")
-    checkpoint_every: int = Field(
-        100, ge=1, description="Steps between the checkpoints that a killed run resumes from."
-    )
+    checkpoint_every: Count = Field(100, description="Steps between the checkpoints that a killed run resumes from.")
 
     @field_validator("warmup")
     @classmethod
@@ -63,7 +63,7 @@ class Training(BaseModel):
             raise fault(Problem("give exactly one of steps, epochs and tokens", hint="set the others to null"))
         if self.batch_size % self.accumulation:
             text = f"a batch of {self.batch_size} does not divide into {self.accumulation} micro-batches"
-            fitting = [str(n) for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            fitting = [str(n) for n in range(1, min(self.batch_size, MOST_PARTS) + 1) if self.batch_size % n == 0]
             raise fault(Problem(text, hint=f"it divides into {', '.join(fitting)}"), "accumulation")
         if self.steps and isinstance(self.warmup, int) and self.warmup > self.steps:
             text = f"{self.warmup} steps of warm-up are more than the {self.steps} steps"
@@ -121,6 +121,11 @@ class Tune(Training):
         if self.ramp is None:
             if given := next((key for key in ("restart", "last") if getattr(self, key)), None):
                 raise fault(Problem("it goes with a ramp, and there is none", hint="ramp: cubic"), given)
+            options = rooms.resolve("method", self.method).options
+            for option in method.constants.get("RAMPS", ()):
+                if options[option] != method.options[option].default:
+                    text = f"{name} looks at {option} after a pruning of a ramp, and there is none"
+                    raise fault(Problem(text, hint=f"leave {option} out, or ramp: cubic"), "method")
         elif "evolve" in method.verbs:
             raise fault(Problem(f"{name} moves its own zeros: a ramp would be in its way", hint="ramp: null"), "ramp")
         elif method.constants.get("PRUNES") or method.constants.get("MERGES") is False:

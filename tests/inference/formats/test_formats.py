@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.inference import formats
-from harness.inference.formats import Packed, _sizes
+from harness.inference.formats import Packed
 from harness.inference.kernels.linear import matmul
 from harness.inference.values import PRECISIONS, decode, encode
 from harness.problems import Problem
-from harness.rooms import ROOMS
+from harness.rooms import ROOMS, bind
 
 NAMES = ROOMS["format"].names()
 CHOICES = (*(name for name in NAMES if name != "nm"), "slot:slots=8")
@@ -107,8 +107,14 @@ def test_cast_tensors_are_refused():
         formats.unpack(cast)
 
 
-def test_every_format_has_its_sizes():
-    assert set(_sizes.OF) == set(NAMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_format_is_one_file_with_its_sizes(name):
+    assert ROOMS["format"].method(name).verbs == ("pack", "unpack", "sizes")
+    codes = torch.tensor([[1.0, 0, 0, 2]]).repeat(9, 5)
+    packed = formats.pack(codes, name)
+    stored = int(packed.tensors["rows"][-1]) if "rows" in packed.tensors else 0
+    found = bind("format", name, "sizes")(packed.shape, 4, stored)
+    assert found == {name: tuple(packed.tensors[name].shape) for name in packed.tensors if name != "rows"}
 
 
 def changed(packed, **tensors):

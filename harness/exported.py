@@ -1,0 +1,113 @@
+"""A folder that `harness export` wrote: its form, and what it says of itself in `export.json`.
+
+    version    of this description
+    format, precision, group    as `harness export` was asked for them
+    left_out   what is lost of a quantised model (`inference.left_out`)
+    sha256     of every other file
+
+Packed folders are checked against it whenever they are loaded, every byte: no digest is remembered, so damage that
+leaves a file's size and time alone is found, too. The sums are computed beside the reading, which leaves cores idle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from harness.problems import Problem
+
+FILE = "export.json"
+VERSION = 1
+PACKED, REST = "packed.safetensors", "rest.safetensors"
+"""The packed linears, and all other weights, each once."""
+PLAIN, GRAPH = "hf-dense", "onnx"
+"""The forms that are not packed."""
+AUTO = "auto"
+"""Packed, each linear in the format that should multiply it fastest."""
+_READ = (PACKED, REST, "config.json")
+"""What a packed model cannot be loaded without."""
+_THREADS = 2
+"""Two files of a packed folder are large."""
+
+
+def is_packed(folder: Path | None) -> bool:
+    """Says whether a folder holds a model in one of our packed formats.
+
+    Raises:
+        Problem: What it says of itself is damaged, or of another version.
+    """
+    return is_exported(folder) and described(folder)["format"] not in (PLAIN, GRAPH)
+
+
+def is_exported(folder: Path | None) -> bool:
+    """Says whether a folder was written by `export`, in whatever form."""
+    return folder is not None and (folder / FILE).is_file()
+
+
+def describe(folder: Path, said: Mapping[str, Any]) -> None:
+    """Writes what a folder says of itself, with the sums of the files that are in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / FILE)
+    sums = {path.relative_to(folder).as_posix(): _sum(path) for path in files}
+    text = json.dumps({"version": VERSION, **said, "sha256": sums}, indent=1)
+    (folder / FILE).write_text(text + "\n", encoding="utf8")
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """Returns what an exported folder says of itself.
+
+    Raises:
+        Problem: It is damaged, or of another version; folders from before there were versions have none.
+    """
+    path = folder / FILE
+    try:
+        said = dict(json.loads(path.read_text(encoding="utf8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(path, str(error)) from error
+    if said.get("version") != VERSION:
+        what = f"an export of version {said.get('version', 'none')}; this harness reads version {VERSION}"
+        raise Problem(what, where=str(path), hint="export the model again")
+    texts, sums = (said.get(name) for name in ("format", "precision")), said.get("sha256")
+    if not all(isinstance(text, str) for text in texts) or not isinstance(sums, dict):
+        raise _damaged(path, "it lacks format, precision or sha256")
+    return said
+
+
+@contextlib.contextmanager
+def verifying(folder: Path) -> Iterator[dict[str, Any]]:
+    """Compares a packed folder's files with their sums while they are read; gives what the folder says of itself.
+
+    What is read may be used when this ends. A problem that a damaged file led to meanwhile is replaced by its cause.
+
+    Raises:
+        Problem: A file is not here, or is not what was written; or as `described`.
+    """
+    said = described(folder)
+    sums = said["sha256"]
+    if lost := [name for name in (*_READ, *sums) if name not in sums or not (folder / name).is_file()]:
+        hint = "copy it from where it was exported to, or export the model again"
+        raise Problem(f"{lost[0]} is not here, or has no sum in {FILE}", where=str(folder), hint=hint)
+    largest_first = sorted(sums, key=lambda name: -(folder / name).stat().st_size)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = pool.map(lambda name: _sum(folder / name), largest_first)
+        try:
+            yield said
+        finally:
+            for name, sum in zip(largest_first, found, strict=True):
+                if sum != sums[name]:
+                    hint = "copy it again from where it was exported to, or export the model again"
+                    raise Problem("this file is not what was exported", where=str(folder / name), hint=hint)
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _damaged(path: Path, why: str) -> Problem:
+    what = f"this description of an exported model cannot be read: {why}"
+    return Problem(what, where=str(path), hint="export the model again")
