@@ -20,9 +20,11 @@ from harness import rooms
 from harness.inference import formats
 from harness.inference.formats import Packed
 from harness.inference.kernels import build
-from harness.inference.kernels.linear import PackedLinear
+from harness.inference.kernels.linear import BITS, PackedLinear
 from harness.problems import Problem
 
+EIGHT = "int8 x 8 bits"
+"""What int8 weights are called where activations have 8 bits, not 14."""
 Product = Callable[[], object]
 """Multiplies, with weights of its own."""
 
@@ -61,7 +63,8 @@ def matrix(rows: int, columns: int, sparsity: str, seed: int = 0) -> Tensor:
 
 
 def ours(weight: Tensor, x: Tensor, names: Sequence[str], precisions: Sequence[str]) -> Iterator[Contender | str]:
-    """Yields every format in every precision; for one that cannot hold the weights, why."""
+    """Yields every format in every precision, int8 also with activations of 8 bits; for one that cannot hold the
+    weights, why."""
     for name in names:
         for precision in precisions:
             try:
@@ -69,7 +72,9 @@ def ours(weight: Tensor, x: Tensor, names: Sequence[str], precisions: Sequence[s
             except Problem as problem:
                 yield f"{name} {precision}: {problem.what}"
                 continue
-            yield Contender(f"{name} {precision}", packed.bytes, partial(_packed, packed, x))
+            yield Contender(f"{name} {precision}", packed.bytes, partial(_packed, packed, x, BITS[0]))
+            if precision == "int8":
+                yield Contender(f"{name} {EIGHT}", packed.bytes, partial(_packed, packed, x, 8))
 
 
 def peers(weight: Tensor, x: Tensor) -> Iterator[Contender | str]:
@@ -96,9 +101,9 @@ def _where_it_runs(contender: Contender) -> Iterator[Contender | str]:
         yield contender
 
 
-def _packed(packed: Packed, x: Tensor) -> Product:
+def _packed(packed: Packed, x: Tensor, activations: int) -> Product:
     own = {name: tensor.clone() for name, tensor in packed.tensors.items()}
-    return partial(PackedLinear(replace(packed, tensors=own)), x)
+    return partial(PackedLinear(replace(packed, tensors=own), activations=activations), x)
 
 
 def _dense(weight: Tensor, x: Tensor) -> Product:

@@ -14,10 +14,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness import rooms
+from harness.exported import AUTO
+from harness.inference import formats
+from harness.inference.formats import Packed
 from harness.inference.formats.index import WIDEST
 from harness.inference.kernels import isa
 from harness.inference.values import PRECISIONS, WORD
 from harness.problems import unknown
+from harness.quantization.grid import Grid
 
 BANDWIDTH = 15.0
 """GB/s that one thread reads."""
@@ -54,17 +59,32 @@ class Estimate:
     seconds: float
 
 
-def choose(weight: Tensor, precision: str = "fp32") -> str:
+def pack(weight: Tensor, format: str, precision: str, *, group: int = 0, grid: Grid | None = None) -> Packed:
+    """Packs a matrix as `formats.pack` does; `auto` is the format that `choose` says, of those that hold its scales."""
+    if format == AUTO:
+        columns = grid.group if grid is not None else group
+        format = choose(weight, precision, grouped=0 < columns < weight.shape[1])
+    return formats.pack(weight, format, precision, group=group, grid=grid)
+
+
+def choose(weight: Tensor, precision: str = "fp32", *, grouped: bool = False) -> str:
     """Returns the format, with its options, that should multiply fastest on this processor.
 
     Args:
         weight: [out, in]; only where it is zero counts.
         precision: Of the values that would be stored.
+        grouped: Whether a row has several scales, which few formats hold.
 
     Raises:
         Problem: The precision is unknown.
     """
-    return estimates(weight, precision)[0].format
+    found = estimates(weight, precision)
+    return next(each.format for each in found if not grouped or _holds_groups(each.format))
+
+
+def _holds_groups(format: str) -> bool:
+    method = rooms.ROOMS["format"].method(rooms.parse(format).name)
+    return method.constants.get("GROUPED", False)
 
 
 def estimates(weight: Tensor, precision: str = "fp32") -> list[Estimate]:

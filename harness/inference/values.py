@@ -4,7 +4,8 @@ fp32 keeps the weights, bf16 and fp16 round them to nearest even, int8 maps them
 
     code = round(weight / scale), scale = max|weight| / 127        for each row, or each group of columns of a row
 
-A group without weights has scale 1. Decoding multiplies in fp32, as the kernels do.
+A group without weights has scale 1. Decoding multiplies in fp32, as the kernels do. Weights that were quantised already
+keep their grid and change by nothing, where a signed byte holds their codes, counted from zero.
 """
 
 from __future__ import annotations
@@ -13,33 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from harness.problems import Problem, unknown
+from harness.quantization.grid import Grid
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.int8}
 """The type of the codes of each precision."""
 WORD = 64
 """Columns that kernels read together; a group of columns with one scale is made of whole words."""
 LARGEST = 127
-ON_GRID = 1e-3
-"""How far from a whole code a weight may lie, in steps: the rounding of fp32 is a hundredth of it."""
+_KEPT = "fp32 keeps these weights as they are; or quantise the model anew, on "
 
 
-def encode(
-    weight: Tensor, precision: str, *, group: int = 0, scales: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
+def encode(weight: Tensor, precision: str, *, group: int = 0, grid: Grid | None = None) -> tuple[Tensor, Tensor | None]:
     """Turns weights into codes.
 
     Args:
         weight: [out, in], floating point, on the CPU.
         precision: One of `PRECISIONS`.
         group: With int8, how many columns share a scale; 0 is the whole row.
-        scales: With int8, the scales [out, groups] of a grid that the weights already lie on.
+        grid: With int8, the grid that the weights already lie on, if they do; `group` is left out then, or the same.
 
     Returns:
         The codes [out, in], and with int8 the scales, fp32 [out, groups], else None.
 
     Raises:
         Problem: Not a finite floating-point matrix on the CPU; not finite any more in fp16; an unknown precision; a
-            group that is no multiple of 64; scales of another shape, or of a grid that the weights do not lie on.
+            group that is no multiple of 64; a grid whose codes or groups int8 has not, or not that of these weights.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, PRECISIONS)
@@ -48,23 +47,16 @@ def encode(
         raise Problem(f"only a floating-point matrix on the CPU can be packed, not {found}")
     weight = weight.detach().float()
     if precision != "int8":
-        if group or scales is not None:
-            raise Problem(f"{precision} weights have no scales", hint="only int8 takes a group or scales")
+        if group or grid is not None:
+            raise Problem(f"{precision} weights have no scales", hint="only int8 takes a group or a grid")
         return _finite(weight.to(PRECISIONS[precision]), precision).contiguous(), None
     _finite(weight, precision)
+    if grid is not None:
+        return _on(grid, weight, group)
     size = _group(weight, group)
-    groups = -(-weight.shape[1] // size)
-    given = scales is not None
-    if not given:
-        scales = _scales(weight, size, groups)
-    elif scales.shape != (weight.shape[0], groups) or not bool((scales > 0).all()):
-        raise Problem(f"scales {list(scales.shape)} should be positive, [{weight.shape[0]}, {groups}]")
-    scales = scales.float().contiguous()
+    scales = _scales(weight, size, -(-weight.shape[1] // size)).contiguous()
     steps = weight / _by_column(scales, weight.shape[1], size)
-    codes = steps.round().clamp_(-LARGEST, LARGEST)
-    if given and bool(((steps - codes).abs() > ON_GRID).any()):
-        raise Problem("these weights do not lie on the grid of the scales that are given")
-    return codes.to(torch.int8), scales
+    return steps.round().clamp_(-LARGEST, LARGEST).to(torch.int8), scales
 
 
 def decode(codes: Tensor, scales: Tensor | None) -> Tensor:
@@ -99,6 +91,31 @@ def _group(weight: Tensor, group: int) -> int:
         hint = "the groups of a row are full but for the last one"
         raise Problem(f"{columns} columns in groups of {group} leave groups of unlike sizes", hint=hint)
     return group
+
+
+def _on(grid: Grid, weight: Tensor, group: int) -> tuple[Tensor, Tensor]:
+    """Returns codes, counted from zero, and scales of weights that lie on a grid."""
+    rows, columns = weight.shape
+    groups = -(-columns // grid.group)
+    if grid.scale.shape != (rows, groups):
+        raise Problem(f"a grid of {list(grid.scale.shape)} for {rows} rows with groups of {grid.group} columns")
+    if group and min(group, columns) != grid.group:
+        what = f"these weights were quantised with a scale for {grid.group} columns, not {group}"
+        raise Problem(what, hint="leave the group out: int8 takes the scales as they are")
+    if group_size(columns, groups) != grid.group:
+        what = f"these weights were quantised with a scale for {grid.group} columns, and int8 has one for multiples of"
+        raise Problem(f"{what} {WORD}, or a row", hint=f"{_KEPT}such groups")
+    scales = grid.scale.float().contiguous()
+    steps = (weight / _by_column(scales, columns, grid.group)).round_()
+    low, high = int(steps.min()), int(steps.max())
+    if low < -LARGEST - 1 or high > LARGEST:
+        what = f"these weights were quantised to codes from {low} to {high} about 0, and int8 ends at {LARGEST}"
+        raise Problem(what, hint=f"{_KEPT}symmetric grids")
+    codes = steps.to(torch.int8)
+    if not torch.equal(decode(codes, scales), weight):
+        what = "these weights are not those that were quantised: they lie off the grid"
+        raise Problem(what, hint="quantise the model anew")
+    return codes, scales
 
 
 def _scales(weight: Tensor, size: int, groups: int) -> Tensor:

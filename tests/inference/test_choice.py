@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from harness.inference import formats
-from harness.inference.choice import choose, estimates
+from harness.inference.choice import choose, estimates, pack
 from harness.inference.kernels import isa
 from harness.problems import Problem
+from harness.quantization.grid import Grid
 
 
 def sparse(rows, columns, sparsity):
@@ -24,6 +25,14 @@ def test_bytes_are_those_that_are_stored(sparsity, precision):
         packed = formats.pack(weight, estimate.format, precision)
         beside = sum(packed.tensors[name].nbytes for name in ("rows", "sums", "scales") if name in packed.tensors)
         assert estimate.bytes == pytest.approx(packed.bytes - beside, rel=0.08)
+
+
+def test_several_scales_a_row_want_a_format_that_holds_them(monkeypatch):
+    monkeypatch.setattr(isa, "best", lambda: "avx512")
+    weight = sparse(64, 512, 0.97)
+    assert [pack(weight, "auto", "int8", group=group).format for group in (0, 512, 64)] == ["index", "index", "bitmask"]
+    grid = Grid(torch.full((64, 8), 0.1), torch.zeros(64, 8), 8, 64)
+    assert pack(torch.where(weight == 0, 0, torch.tensor(0.1)), "auto", "int8", grid=grid).format == "bitmask"
 
 
 @pytest.mark.parametrize(

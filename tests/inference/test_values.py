@@ -7,6 +7,12 @@ from hypothesis import strategies as st
 
 from harness.inference.values import decode, encode, group_size, sums
 from harness.problems import Problem
+from harness.quantization.grid import Grid, spread
+
+
+def grid(scale, group, shape=(2, 1)):
+    """A symmetric grid with one scale everywhere."""
+    return Grid(torch.full(shape, scale), torch.zeros(shape), 8, group)
 
 
 def test_int8_is_off_by_half_a_step_at_most():
@@ -27,11 +33,21 @@ def test_groups_have_their_own_scales():
         assert torch.equal(sums(codes, 3)[:, g], alone.sum(1).int())
 
 
-def test_a_grid_that_is_given_is_kept():
-    codes = torch.randint(-100, 101, (6, 64), dtype=torch.int8)
-    scales = torch.rand(6, 1) + 0.1
-    again, same = encode(decode(codes, scales), "int8", scales=scales)
-    assert torch.equal(again, codes) and torch.equal(same, scales)
+@pytest.mark.parametrize(("bits", "symmetric"), [(8, True), (4, True), (4, False)])
+@pytest.mark.parametrize("group", [None, 64, 128])
+def test_a_grid_that_is_given_is_kept(bits, symmetric, group):
+    weight = torch.randn(6, 256) - 0.3
+    own = spread(weight, bits, symmetric, group)
+    codes = own.encode(weight)
+    again, scales = encode(own.decode(codes), "int8", grid=own)
+    assert torch.equal(again, codes - own.zeros(codes)) and torch.equal(scales, own.scale)
+    assert torch.equal(decode(again, scales), own.decode(codes))
+    assert torch.equal(encode(own.decode(codes), "int8", grid=own, group=group or 0)[0], again)
+
+
+def test_all_codes_of_a_byte_are_kept():
+    codes = torch.arange(-128, 128, dtype=torch.int8)[None]
+    assert torch.equal(encode(decode(codes, torch.ones(1, 1)), "int8", grid=grid(1.0, 256, (1, 1)))[0], codes)
 
 
 @given(st.integers(1, 20), st.integers(1, 5))
@@ -53,9 +69,13 @@ def test_group_size_is_found_again(words, size):
         (torch.ones(2), "fp32", {}, "only a floating-point matrix"),
         (torch.ones(2, 256), "int8", {"group": 100}, "a group of 100 columns"),
         (torch.ones(2, 256), "bf16", {"group": 64}, "no scales"),
-        (torch.ones(2, 256), "int8", {"scales": torch.zeros(2, 1)}, "should be positive"),
-        (torch.full((2, 9), 0.3), "int8", {"scales": torch.full((2, 1), 0.2)}, "do not lie on the grid"),
-        (torch.ones(2, 9), "int8", {"scales": torch.full((2, 1), 1e-3)}, "do not lie on the grid"),
+        (torch.ones(2, 256), "fp16", {"grid": grid(1.0, 256)}, "no scales"),
+        (torch.ones(2, 256), "int8", {"grid": grid(1.0, 256, (3, 1))}, r"a grid of \[3, 1\] for 2 rows"),
+        (torch.ones(2, 256), "int8", {"grid": grid(1.0, 64, (2, 4)), "group": 128}, "for 64 columns, not 128"),
+        (torch.ones(2, 256), "int8", {"grid": grid(1.0, 32, (2, 8))}, "int8 has one for multiples of 64, or a row"),
+        (torch.full((2, 9), 0.3), "int8", {"grid": grid(0.2, 9)}, "lie off the grid"),
+        (torch.full((2, 9), 0.20001), "int8", {"grid": grid(0.2, 9)}, "lie off the grid"),
+        (torch.ones(2, 9), "int8", {"grid": grid(1e-3, 9)}, "codes from 1000 to 1000 about 0, and int8 ends at 127"),
         (torch.ones(2, 0), "fp32", {}, "only a floating-point matrix"),
         (torch.ones(2, 1088), "int8", {"group": 512}, "groups of unlike sizes"),
         (torch.ones(2, 2), "int4", {}, "unknown precision"),

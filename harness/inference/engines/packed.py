@@ -25,6 +25,7 @@ def prepare(
     format: str = "auto",
     precision: Literal["fp32", "bf16", "fp16", "int8"] = "fp32",
     head: Literal["keep", "int8"] = "keep",
+    activations: Literal[14, 8] = 14,
     join: bool = True,
     native: bool = True,
 ) -> nn.Module:
@@ -35,6 +36,8 @@ def prepare(
         format: A format, or auto: for each matrix the one that its sparsity makes fastest.
         precision: The type of the packed values; int8 has a scale for every row.
         head: Whether the output layer, which is dense, stays as it is or becomes int8.
+        activations: The bits of activations in products with int8 weights, a step for every token; 8 is what others
+            call W8A8.
         join: Whether linears that read the same input become one matrix.
         native: Whether a decode step is one call of compiled code, where the model's family has a program for it.
 
@@ -48,15 +51,21 @@ def prepare(
 
     def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
         own = choose(weight, precision) if format == "auto" else format
-        return PackedLinear(pack(weight, own, precision), bias)
+        bits = activations if precision == "int8" else 14
+        return PackedLinear(pack(weight, own, precision), bias, activations=bits)
 
+    def packed_head(weight: Tensor, bias: Tensor | None) -> nn.Module:
+        return PackedLinear(pack(weight, "dense", "int8"), bias, activations=activations)
+
+    if activations == 8 and "int8" not in (precision, head):
+        raise Problem("activations of 8 bits go with int8 weights", hint="write precision=int8, or head=int8")
     names = swap.prunable(model)
     output = swap.head(model) if head == "int8" else None
     if head == "int8" and output is None:
         raise Problem(f"{type(model).__name__} has no linear output layer", hint="write head=keep")
     swap.swap(model, swap.groups(model, names) if join else [(name,) for name in names], packed)
     if output:
-        swap.swap(model, [(output,)], lambda weight, bias: PackedLinear(pack(weight, "dense", "int8"), bias))
+        swap.swap(model, [(output,)], packed_head)
     if native:
         install(model)
     return model

@@ -30,30 +30,22 @@ FLAGS = ("-std=c++17", "-O3", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared")
 COMPILERS = ("g++", "c++", "clang++")
 
 
-class Call(ctypes.Structure):
+class Matrix(ctypes.Structure):
     """The structure of `source/call.h`."""
 
     _fields_ = [
-        ("tensors", ctypes.c_void_p),
-        ("x", ctypes.c_void_p),
-        ("bias", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("scales", ctypes.c_void_p),
-        ("sums", ctypes.c_void_p),
-        ("batch", ctypes.c_int64),
-        ("out", ctypes.c_int64),
-        ("inputs", ctypes.c_int64),
-        ("group", ctypes.c_int64),
-        ("precision", ctypes.c_int32),
-        ("threads", ctypes.c_int32),
-        ("slots", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("tensors", "bias", "scales", "sums")),
+        *((name, ctypes.c_int64) for name in ("out", "inputs", "group")),
+        *((name, ctypes.c_int32) for name in ("precision", "threads", "slots", "activations")),
     ]
 
 
 INTERFACE = {
     "format": {
-        "multiply": ([ctypes.POINTER(Call)], None),
-        "multiply_many": ([ctypes.POINTER(Call)], None),
+        "multiply": (
+            [ctypes.POINTER(Matrix), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32],
+            None,
+        ),
     },
     "step": {"step": ([ctypes.c_void_p], None)},
     "stream": {"stream": ([ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32], ctypes.c_uint64)},

@@ -22,8 +22,13 @@ _LIMIT: contextvars.ContextVar[str] = contextvars.ContextVar("limit", default="a
 
 def best() -> str:
     """Returns the best build that this processor runs, or that `limit` allows."""
+    return _best(_LIMIT.get(), _features())
+
+
+@functools.cache
+def _best(limit: str, features: frozenset[str]) -> str:
     names = list(FEATURES)
-    return next(name for name in names[names.index(_LIMIT.get()) :] if has(name))
+    return next(name for name in names[names.index(limit) :] if features.issuperset(FEATURES[name]))
 
 
 def has(name: str) -> bool:

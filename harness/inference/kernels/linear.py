@@ -1,13 +1,20 @@
 """The product of packed weights with activations, y = x W^T + bias, and the layer in the place of an `nn.Linear`.
 
-Up to `DECODE` rows of activations are multiplied by kernels that put weights in their places among the zeros and read
-the packed ones once for every 16 rows. More rows make the product bound by arithmetic; then each stored weight is
-multiplied by its column of up to 128 rows side by side, and zeros cost nothing.
+A few rows of activations are multiplied by kernels that put weights in their places among the zeros as they read them.
+Of int8 weights, where the processor multiplies bytes (VNNI), more rows are multiplied with weights that were put there
+once for all of them, in the first cache. Else more than 32 rows are multiplied weight by weight: zeros cost nothing.
 
-Accuracy: exact weights are multiplied by exact activations and added in fp32, but for up to `DECODE` rows and int8
-weights in formats other than `index`. There activations have 14 bits where the processor has an instruction for it:
-each is off by at most max|x| / 16382, so a result by at most scale x sum|codes| x max|x| / 16382 (and the rounding of
-fp32); max|x| counts as 1e-30 where it is less.
+Accuracy: exact weights are multiplied by exact activations and added in fp32, but for int8 weights. With these
+activations have so many bits (`activations`, 14 or 8), on a symmetric grid of each row's own:
+
+    x = step x level, step = max|x| / (2^(bits - 1) - 1), max|x| counts as 1e-30 where it is less
+
+so each is off by at most step / 2, and a result by at most scale x sum|codes| x max|x| / 16382, or / 254 with 8 bits
+(and the rounding of fp32). 8 bits are the same everywhere: the levels are the nearest ones, of a tie the even, in every
+format, build and number of rows, and without a compiler (`rounded` says what is multiplied). Format `index`, and
+whatever else multiplies in floats, takes the rounded activations as floats, which is no faster. 14 bits are a bound of
+the error: where bytes are not multiplied activations are exact (`index`; `bitmask` without VNNI; the portable build;
+more than 32 rows in `slot`, without VNNI, or of a bitmask with 74% zeros or more).
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,34 +37,51 @@ from harness.inference.kernels import build, isa
 from harness.inference.values import PRECISIONS, group_size
 from harness.problems import Problem
 
-BATCH = 16
-"""Rows of activations that a kernel takes at a time."""
-DECODE = 32
-"""Rows of activations up to which weights are put in their places; beyond, it is faster to take them one by one."""
+BITS = (14, 8)
+"""Of activations in products with int8 weights; the first by default."""
+LEVELS = 127
+"""Of an activation of 8 bits, to either side of zero."""
+SMALLEST = 1e-30
+"""What the largest magnitude of a row counts as where it is less."""
 SHARE = 1 << 15
 """Bytes of weights that are worth another thread."""
-FLOAT = 4
-"""Bytes of a float."""
 ACTIVATIONS = (torch.float32, torch.bfloat16, torch.float16)
 _NUMBERS = {name: number for number, name in enumerate(PRECISIONS)}
 
 
-def matmul(packed: Packed, x: Tensor, bias: Tensor | None = None) -> Tensor:
+def matmul(packed: Packed, x: Tensor, bias: Tensor | None = None, *, activations: int = 14) -> Tensor:
     """Multiplies activations with a packed matrix.
 
     Args:
         packed: The matrix [out, in].
         x: [..., in], fp32, bf16 or fp16, on the CPU, in any memory layout.
         bias: [out].
+        activations: With int8 weights, the bits of an activation, 14 or 8.
 
     Returns:
         [..., out], of x's type.
 
     Raises:
-        Problem: Another width, type or device; a gradient is asked for.
+        Problem: Another width, type or device; a gradient is asked for; 8 bits with other weights than int8.
     """
     formats.check(packed)
-    return _multiply(x, list(packed.tensors.values()), bias, packed.format, packed.precision, *packed.shape)
+    _check_bits(activations, packed.precision)
+    tensors = list(packed.tensors.values())
+    return _multiply(x, tensors, bias, packed.format, packed.precision, *packed.shape, activations)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """Returns what activations are multiplied as where they have 8 bits, float32 [..., in]; x [..., in]."""
+    x = x.float()
+    largest = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST)
+    return (x * (torch.full_like(largest, LEVELS) / largest)).round() * (largest / LEVELS)
+
+
+def _check_bits(activations: int, precision: str) -> None:
+    if activations not in BITS:
+        raise Problem(f"activations of {activations} bits", hint=f"they have {' or '.join(map(str, BITS))}")
+    if activations != BITS[0] and precision != "int8":
+        raise Problem(f"{precision} weights multiply activations as they are", hint="activations=8 goes with int8")
 
 
 class PackedLinear(nn.Module):
@@ -66,6 +90,7 @@ class PackedLinear(nn.Module):
     Args:
         packed: The weights [out, in].
         bias: [out].
+        activations: With int8 weights, the bits of an activation, 14 or 8.
 
     Attributes:
         moves: How often any such layer's tensors were found elsewhere than before; as long as it is the same, what was
@@ -74,9 +99,11 @@ class PackedLinear(nn.Module):
 
     moves = 0
 
-    def __init__(self, packed: Packed, bias: Tensor | None = None):
+    def __init__(self, packed: Packed, bias: Tensor | None = None, *, activations: int = 14):
         super().__init__()
         formats.check(packed)
+        _check_bits(activations, packed.precision)
+        self.activations = activations
         self.format, self.precision, self.shape = packed.format, packed.precision, packed.shape
         self.names = tuple(packed.tensors)
         self._ready: Ready | None = None
@@ -86,10 +113,11 @@ class PackedLinear(nn.Module):
 
     @classmethod
     def from_linear(
-        cls, linear: nn.Linear, format: str = "bitmask", precision: str = "fp32", **options
+        cls, linear: nn.Linear, format: str = "bitmask", precision: str = "fp32", *, activations: int = 14, **options
     ) -> PackedLinear:
         """Packs a linear layer; `options` are those of `formats.pack`."""
-        return cls(formats.pack(linear.weight, format, precision, **options), linear.bias)
+        packed = formats.pack(linear.weight, format, precision, **options)
+        return cls(packed, linear.bias, activations=activations)
 
     @property
     def packed(self) -> Packed:
@@ -114,7 +142,7 @@ class PackedLinear(nn.Module):
             return _product(self.ready(), x)
         tensors = [self._buffers[name] for name in self.names]
         multiply = packed_linear if compiling else _multiply
-        return multiply(x, tensors, self._buffers["bias"], self.format, self.precision, *self.shape)
+        return multiply(x, tensors, self._buffers["bias"], self.format, self.precision, *self.shape, self.activations)
 
     def ready(self) -> Ready:
         """Returns what the kernels are called with, made anew where a tensor or the build is another one than before.
@@ -126,7 +154,7 @@ class PackedLinear(nn.Module):
         bias = self._buffers["bias"]
         ready = self._ready
         if ready is None or ready.build != isa.best() or ready.places != _places(tensors, bias):
-            ready = make_ready(tensors, bias, self.format, self.precision, *self.shape)
+            ready = make_ready(tensors, bias, self.format, self.precision, *self.shape, self.activations)
             self._moved(ready)
         return ready
 
@@ -144,7 +172,8 @@ class PackedLinear(nn.Module):
 
     def extra_repr(self) -> str:
         """Returns what is shown of the layer."""
-        return f"{self.in_features}, {self.out_features}, {self.format}, {self.precision}"
+        bits = f", activations={self.activations}" if self.precision == "int8" else ""
+        return f"{self.in_features}, {self.out_features}, {self.format}, {self.precision}{bits}"
 
     def _apply(self, fn, recurse: bool = True):
         before = self.packed.tensors
@@ -158,35 +187,55 @@ class PackedLinear(nn.Module):
 
 @torch.library.custom_op("harness::packed_linear", mutates_args=())
 def packed_linear(
-    x: Tensor, tensors: list[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
+    x: Tensor,
+    tensors: list[Tensor],
+    bias: Tensor | None,
+    format: str,
+    precision: str,
+    rows: int,
+    columns: int,
+    activations: int = 14,
 ) -> Tensor:
     """Multiplies activations with packed weights; what `torch.compile` and `torch.export` see."""
-    return _multiply(x, tensors, bias, format, precision, rows, columns)
+    return _multiply(x, tensors, bias, format, precision, rows, columns, activations)
 
 
 @packed_linear.register_fake
-def _(x, tensors, bias, format, precision, rows, columns):
+def _(x, tensors, bias, format, precision, rows, columns, activations=14):
     return x.new_empty(*x.shape[:-1], rows)
 
 
 def _multiply(
-    x: Tensor, tensors: Sequence[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
+    x: Tensor,
+    tensors: Sequence[Tensor],
+    bias: Tensor | None,
+    format: str,
+    precision: str,
+    rows: int,
+    columns: int,
+    activations: int,
 ) -> Tensor:
-    if build.reason():
-        _check(x, columns)
-        return _unpacked(x, tensors, bias, format, precision, rows, columns)
-    return _product(make_ready(tensors, bias, format, precision, rows, columns), x)
+    if not build.reason():
+        return _product(make_ready(tensors, bias, format, precision, rows, columns, activations), x)
+    _warn()
+    _check(x, columns)
+    names = _plan(format, precision)[2]
+    packed = Packed(format, precision, (rows, columns), dict(zip(names, tensors, strict=True)))
+    given = rounded(x) if activations == 8 else x.float()
+    return F.linear(given, formats.unpack(packed), None if bias is None else bias.float()).to(x.dtype)
 
 
 def _product(ready: Ready, x: Tensor) -> Tensor:
     _check(x, ready.columns)
-    flat = x.reshape(-1, ready.columns)
-    y = (_decode if flat.shape[0] <= DECODE else _many)(ready, flat)
-    return y.to(x.dtype).view(*x.shape[:-1], ready.rows)
+    given = x.float().contiguous()
+    y = given.new_empty(*x.shape[:-1], ready.rows)
+    count = x.numel() // ready.columns
+    ready.multiply(ready.matrix, given.data_ptr(), y.data_ptr(), count, torch.get_num_threads())
+    return y.to(x.dtype)
 
 
 def _check(x: Tensor, columns: int) -> None:
-    if x.ndim == 0 or x.shape[-1] != columns or x.dtype not in ACTIVATIONS or x.device.type != "cpu":
+    if x.ndim == 0 or x.shape[-1] != columns or x.dtype not in ACTIVATIONS or not x.is_cpu:
         found = f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)} on {x.device.type}"
         raise Problem(f"activations are float32, bfloat16 or float16 [..., {columns}] on the CPU, not {found}")
     if torch.is_grad_enabled() and x.requires_grad:
@@ -198,27 +247,30 @@ class Ready:
     """What the kernels are called with for a matrix, but for the activations.
 
     Attributes:
-        library: The format's kernels, of the build `build`.
-        call: To be copied: others may be under way in other threads.
-        precision, rows, columns: Of the matrix.
-        bias: float32 [rows].
+        multiply: Of the format's kernels, of the build `build`.
+        matrix: What it is given of the matrix.
+        rows, columns: Of the matrix.
         places: The addresses of its tensors and of the bias.
-        held: What the addresses in `call` are of.
+        held: What the addresses in `matrix` are of.
     """
 
-    library: ctypes.CDLL
+    multiply: Callable[[build.Matrix, int, int, int, int], None]
     build: str
-    call: build.Call
-    precision: str
+    matrix: build.Matrix
     rows: int
     columns: int
-    bias: Tensor | None
     places: list[int]
     held: tuple[object, ...]
 
 
 def make_ready(
-    tensors: Sequence[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
+    tensors: Sequence[Tensor],
+    bias: Tensor | None,
+    format: str,
+    precision: str,
+    rows: int,
+    columns: int,
+    activations: int,
 ) -> Ready:
     """Writes down what the kernels are called with for a packed matrix [rows, columns].
 
@@ -234,7 +286,7 @@ def make_ready(
     groups = named["scales"].shape[1] if "scales" in named else 1
     own = None if bias is None else bias.detach().float().contiguous()
     pointers = (ctypes.c_void_p * len(tensors))(*(each.data_ptr() for each in tensors))
-    call = build.Call(
+    matrix = build.Matrix(
         tensors=ctypes.addressof(pointers),
         bias=None if own is None else own.data_ptr(),
         scales=named["scales"].data_ptr() if "scales" in named else None,
@@ -245,10 +297,11 @@ def make_ready(
         precision=_NUMBERS[precision],
         threads=1 + sum(each.nbytes for each in tensors) // SHARE,
         slots=slots,
+        activations=activations,
     )
-    held = (pointers, *(each.detach() for each in tensors))
-    library = build.library(source)
-    return Ready(library, isa.best(), call, precision, rows, columns, own, _places(tensors, bias), held)
+    held = (pointers, own, *(each.detach() for each in tensors))
+    multiply = build.library(source).multiply
+    return Ready(multiply, isa.best(), matrix, rows, columns, _places(tensors, bias), held)
 
 
 def _places(tensors: Sequence[Tensor], bias: Tensor | None) -> list[int]:
@@ -263,42 +316,6 @@ def _plan(format: str, precision: str) -> tuple[str, int, tuple[str, ...]]:
     if choice.name == "nm":
         return "slot", nm.slots(**choice.options), names
     return choice.name, choice.options.get("slots", 0), names
-
-
-def _call(ready: Ready) -> build.Call:
-    """Returns a call of one's own, with as many threads as torch has and the weights are worth."""
-    call = build.Call.from_buffer_copy(ready.call)
-    call.threads = min(torch.get_num_threads(), call.threads)
-    return call
-
-
-def _decode(ready: Ready, flat: Tensor) -> Tensor:
-    x = flat.float().contiguous()
-    y = x.new_empty(x.shape[0], ready.rows)
-    call, given, made = _call(ready), x.data_ptr(), y.data_ptr()
-    for begin in range(0, x.shape[0], BATCH):
-        call.batch = min(BATCH, x.shape[0] - begin)
-        call.x, call.y = given + begin * ready.columns * FLOAT, made + begin * ready.rows * FLOAT
-        ready.library.multiply(call)
-    return y
-
-
-def _many(ready: Ready, flat: Tensor) -> Tensor:
-    x, call = flat.float().contiguous(), _call(ready)
-    y = x.new_empty(x.shape[0], ready.rows)
-    call.batch, call.x, call.y = x.shape[0], x.data_ptr(), y.data_ptr()
-    ready.library.multiply_many(call)
-    return y
-
-
-def _unpacked(
-    x: Tensor, tensors: Sequence[Tensor], bias: Tensor | None, format: str, precision: str, rows: int, columns: int
-) -> Tensor:
-    _warn()
-    names = _plan(format, precision)[2]
-    packed = Packed(format, precision, (rows, columns), dict(zip(names, tensors, strict=True)))
-    bias = None if bias is None else bias.float()
-    return F.linear(x.float(), formats.unpack(packed), bias).to(x.dtype)
 
 
 @functools.cache

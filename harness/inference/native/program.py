@@ -75,7 +75,7 @@ class Op(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("kind", "mode")),
         *((name, View) for name in ("a", "b", "c", "to")),
         *((name, ctypes.c_int64) for name in ("heads", "shared", "dim", "layer")),
-        *((name, ctypes.c_void_p) for name in ("weight", "bias", "call", "multiply")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "matrix", "multiply")),
         ("value", ctypes.c_double),
     ]
 
@@ -330,8 +330,8 @@ class Program:
         source.expect(ready.columns, "the input of a linear layer")
         source.expect(source.width, "the input of a linear layer")  # which is read from row to row
         to = self.register(ready.rows)
-        multiply = ctypes.cast(ready.library.multiply, ctypes.c_void_p)
-        self._write("product", a=source, to=to, call=ctypes.addressof(ready.call), multiply=multiply)
+        multiply, matrix = ctypes.cast(ready.multiply, ctypes.c_void_p), ctypes.addressof(ready.matrix)
+        self._write("product", a=source, to=to, matrix=matrix, multiply=multiply)
         self._layers.append((module, ready))
         return to
 

@@ -32,11 +32,12 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from harness.inference.kernels import build
-from harness.inference.kernels.linear import BATCH
 from harness.inference.native.cache import Encoded, Room, check
 from harness.inference.native.program import Mask, Program, Step, Tables, Unsupported
 
 NATIVE = "native"
+ROWS = 16
+"""Most rows that a step is run for."""
 READ = {
     *("input_ids", "inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache", "return_dict"),
     *("encoder_hidden_states", "encoder_attention_mask"),
@@ -203,8 +204,8 @@ class Native:
         token = given.get("input_ids") if given.get("inputs_embeds") is None else given["inputs_embeds"]
         if token is None or token.ndim < 2 or token.shape[1] != 1:
             raise Unsupported("several tokens")
-        if len(token) > BATCH:
-            raise Unsupported(f"more than {BATCH} rows")
+        if len(token) > ROWS:
+            raise Unsupported(f"more than {ROWS} rows")
         if unknown := [name for name in given.keys() - READ if given[name] is not None and given[name] is not False]:
             raise Unsupported(f"the argument {min(unknown)}")
         if config.output_attentions or config.output_hidden_states:

@@ -32,6 +32,7 @@ ENGINES = {
     "packed:format=slot,precision=bf16": 0.05,
     "packed:format=bitmask,precision=int8": 0.15,
     "packed:format=dense,precision=int8,head=int8": 0.15,
+    "packed:format=bitmask,precision=int8,activations=8": 0.4,
 }
 """Each engine, and the largest error of its logits in standard deviations that is let pass here."""
 

@@ -7,6 +7,7 @@ tensor is then memory that they watch, so a read or write beyond one ends the pr
 
 from __future__ import annotations
 
+import itertools
 import sys
 
 import torch
@@ -18,6 +19,8 @@ from harness.inference import formats, native
 from harness.inference.kernels import build, isa, linear
 
 FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8")
+BITS = ((14,), linear.BITS)
+"""Of activations, with floats and with int8."""
 
 
 def main(name: str, names: list[str]) -> None:
@@ -31,10 +34,12 @@ def main(name: str, names: list[str]) -> None:
                 for format in names or FORMATS:
                     for precision in formats.PRECISIONS:
                         packed = formats.pack(weight, format, precision)
-                        for batch in (1, 3, 16, 100):
+                        for batch, bits in itertools.product((1, 3, 16, 100), BITS[precision == "int8"]):
                             x = torch.randn(batch, columns)
-                            off = (linear.matmul(packed, x) - x @ formats.unpack(packed).T).abs().max()
-                            assert off < 1e-2, (rows, columns, sparsity, format, precision, batch, off)
+                            y = linear.matmul(packed, x, activations=bits)
+                            exact = (linear.rounded(x) if bits == 8 else x) @ formats.unpack(packed).T
+                            off = (y - exact).abs().max()
+                            assert off < 1e-2, (rows, columns, sparsity, format, precision, batch, bits, off)
         if not names:
             decode()
 

@@ -69,7 +69,14 @@ def test_every_step_behind_the_prompt_is_native_and_says_what_the_dense_weights_
 
 
 @pytest.mark.parametrize(
-    "options", ["format=slot,precision=int8", "format=dense,precision=bf16", "format=index,join=false"]
+    "options",
+    [
+        "format=slot,precision=int8",
+        "format=bitmask,precision=int8,activations=8",
+        "format=index,precision=int8,activations=8",
+        "format=dense,precision=bf16",
+        "format=index,join=false",
+    ],
 )
 @pytest.mark.parametrize("build_name", BUILDS)
 def test_every_format_and_build_steps_as_python_does(options, build_name, dense):
@@ -78,7 +85,8 @@ def test_every_format_and_build_steps_as_python_does(options, build_name, dense)
         ours, theirs = packed(dense["llama"], options), packed(dense["llama"], f"{options},native=false")
         tokens = generate(theirs, inputs, 6).tokens
         off = (follow(ours, inputs, tokens) - follow(theirs, inputs, tokens)).abs().max()
-    assert off < (1e-2 if "int8" in options else 1e-5)  # a level of the 14 that activations have may be another one
+    step = 0.3 if "activations=8" in options else 1e-2 if "int8" in options else 1e-5
+    assert off < step  # an activation may be rounded to the next level
     assert steps(ours) == 5 and not native.counts(theirs)
 
 

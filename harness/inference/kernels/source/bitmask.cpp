@@ -1,7 +1,6 @@
 // A bit a weight, and the weights that are not zero one after another: taken out in order, each into its bit's place.
 // Tensors: mask [out, words], values, rows [out + 1].
-#include "rows.h"
-#include "wide.h"
+#include "product.h"
 
 namespace {
 
@@ -101,8 +100,11 @@ class Cursor {
   }
 #endif
 #if defined(__AVX512VNNI__)
+  static constexpr bool CODES = true;
   using Codes = __m512i;
   Codes codes(int) const { return _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_)); }
+#else
+  static constexpr bool CODES = false;
 #endif
   void next() {
 #if defined(__AVX512F__)
@@ -114,7 +116,7 @@ class Cursor {
     mask_++;
     // As many lines as half of a word's values fill: at higher sparsities some are asked for twice, at lower ones not.
     for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line);
-    fetch(mask_);
+    if ((uintptr_t)mask_ % 64 == 0) fetch(mask_);
   }
 
  private:
@@ -128,15 +130,6 @@ class Cursor {
   int64_t taken_ = 0;  // of the word's values
 #endif
 };
-
-template <class V>
-auto at_row(const Call& call) {
-  const auto* mask = (const uint64_t*)call.tensors[0];
-  const int64_t words = call.words();
-  return [=, values = (const V*)call.tensors[1], rows = (const int64_t*)call.tensors[2]](int64_t row) {
-    return Cursor<V>(mask + row * words, values + rows[row]);
-  };
-}
 
 // A row's weights one by one.
 template <class V>
@@ -158,20 +151,17 @@ struct Row {
 
 }  // namespace
 
-extern "C" void multiply(const Call* call) {
-#if defined(__AVX512VNNI__)
-  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t>(*call));
-#endif
-  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>>(*call)); });
-}
-
-extern "C" void multiply_many(const Call* call) {
-  by_precision(call->precision, [&](auto* type) {
+extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
+  const Call call(*matrix, x, y, batch, threads);
+  by_precision(call.precision, [&](auto* type) {
     using V = std::decay_t<decltype(*type)>;
-    const auto* mask = (const uint64_t*)call->tensors[0];
-    const int64_t words = call->words();
-    multiply_columns(*call, [=, values = (const V*)call->tensors[1], rows = (const int64_t*)call->tensors[2]](int64_t row) {
-      return Row<V>{mask + row * words, values + rows[row]};
-    });
+    const auto* mask = (const uint64_t*)call.tensors[0];
+    const auto* values = (const V*)call.tensors[1];
+    const auto* rows = (const int64_t*)call.tensors[2];
+    const int64_t words = call.words();
+    const double share = (double)rows[call.out] / (double)(call.out * call.in);
+    multiply_in_order<V>(
+        call, share, [=](int64_t row) { return Cursor<V>(mask + row * words, values + rows[row]); },
+        [=](int64_t row) { return Row<V>{mask + row * words, values + rows[row]}; });
   });
 }

@@ -1,7 +1,6 @@
 // Dense weights in any precision: what a product costs when nothing is left out.
 // Tensors: values [out, words x 64].
-#include "rows.h"
-#include "wide.h"
+#include "product.h"
 
 namespace {
 
@@ -9,6 +8,7 @@ template <class V>
 class Cursor {
  public:
   static constexpr bool PAIRED = std::is_same_v<V, BFloat>;
+  static constexpr bool CODES = true;
   explicit Cursor(const V* values) : p_(values) {}
   Lanes floats(int j) const {
     if constexpr (PAIRED)
@@ -32,13 +32,6 @@ class Cursor {
   const V* p_;
 };
 
-template <class V>
-auto at_row(const Call& call) {
-  return [values = (const V*)call.tensors[0], stride = call.words() * WORD](int64_t row) {
-    return Cursor<V>(values + row * stride);
-  };
-}
-
 // A row's weights one by one.
 template <class V>
 struct Row {
@@ -55,18 +48,14 @@ struct Row {
 
 }  // namespace
 
-extern "C" void multiply(const Call* call) {
-#if defined(__AVX2__)
-  if (call->precision == INT8) return multiply_codes(*call, at_row<int8_t>(*call));
-#endif
-  by_precision(call->precision, [&](auto* type) { multiply_floats(*call, at_row<std::decay_t<decltype(*type)>>(*call)); });
-}
-
-extern "C" void multiply_many(const Call* call) {
-  by_precision(call->precision, [&](auto* type) {
+extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
+  const Call call(*matrix, x, y, batch, threads);
+  by_precision(call.precision, [&](auto* type) {
     using V = std::decay_t<decltype(*type)>;
-    multiply_columns(*call, [=, values = (const V*)call->tensors[0], stride = call->words() * WORD](int64_t row) {
-      return Row<V>{values + row * stride};
-    });
+    const auto* values = (const V*)call.tensors[0];
+    const int64_t stride = call.words() * WORD;
+    multiply_in_order<V>(
+        call, 1, [=](int64_t row) { return Cursor<V>(values + row * stride); },
+        [=](int64_t row) { return Row<V>{values + row * stride}; });
   });
 }

@@ -28,13 +28,14 @@ void multiply_by(const Call& call) {
 
 }  // namespace
 
-extern "C" void multiply(const Call* call) {
-  by_precision(call->precision, [&](auto* type) { multiply_by<std::decay_t<decltype(*type)>>(*call); });
-}
-
-extern "C" void multiply_many(const Call* call) {
-  by_precision(call->precision, [&](auto* type) {
-    const Entries<std::decay_t<decltype(*type)>> entries(*call, 0);
-    multiply_columns(*call, [&](int64_t row) { return entries.row(row); });
+extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
+  const Call call(*matrix, x, y, batch, threads);
+  with_rounded(call, [](const Call& own) {
+    by_precision(own.precision, [&](auto* type) {
+      using V = std::decay_t<decltype(*type)>;
+      const Entries<V> entries(own, 0);
+      if (own.batch > DECODE) return multiply_columns(own, [&](int64_t row) { return entries.row(row); });
+      by_batch(own, [](const Call& part) { multiply_by<V>(part); });
+    });
   });
 }

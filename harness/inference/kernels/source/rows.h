@@ -44,6 +44,7 @@ inline void rows_of_floats(Cursor* cursors, const Call& call, const Activations&
 }
 
 #if defined(__AVX2__)
+inline __m256i add(__m256i a, __m256i b) { return _mm256_add_epi32(a, b); }
 inline int64_t total(__m256i v) {
   int32_t lanes[8], result = 0;
   _mm256_storeu_si256((__m256i*)lanes, v);
@@ -51,11 +52,12 @@ inline int64_t total(__m256i v) {
   return result;
 }
 #if defined(__AVX512F__)
+inline __m512i add(__m512i a, __m512i b) { return _mm512_add_epi32(a, b); }
 inline int64_t total(__m512i v) { return _mm512_reduce_add_epi32(v); }
 #endif
 
-template <int R, int B, class Cursor>
-inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, Rows rows, int64_t first) {
+template <int PLANES, int R, int B, class Cursor>
+inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes<PLANES>& x, Rows rows, int64_t first) {
   using Codes = typename Cursor::Codes;
   constexpr int STEPS = WORD / sizeof(Codes);
   constexpr int CHAINS = R * B <= 2 ? 2 : 1;
@@ -65,20 +67,20 @@ inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, Ro
     const int64_t end = g + 1 == groups ? columns : (g + 1) * call.group;
     int64_t levels[R][B] = {};
     while (k < end) {
-      Codes low[CHAINS][R][B] = {}, high[CHAINS][R][B] = {};
+      Codes sums[CHAINS][R][B][PLANES] = {};
       const auto word = [&](int chain) {
 #pragma GCC unroll 2
         for (int j = 0; j < STEPS; j++) {
           Codes codes[R];
           for (int r = 0; r < R; r++) codes[r] = cursors[r].codes(j);
 #pragma GCC unroll 8
-          for (int b = 0; b < B; b++) {
-            const uint8_t* planes = x.row(first + b) + 2 * k + j * sizeof(Codes);
-            for (int r = 0; r < R; r++) {
-              low[chain][r][b] = dot(low[chain][r][b], *(const Codes*)planes, codes[r]);
-              high[chain][r][b] = dot(high[chain][r][b], *(const Codes*)(planes + WORD), codes[r]);
+          for (int b = 0; b < B; b++)
+#pragma GCC unroll 2
+            for (int plane = 0; plane < PLANES; plane++) {
+              const Codes bytes = *(const Codes*)(x.row(first + b) + PLANES * k + plane * WORD + j * sizeof(Codes));
+              for (int r = 0; r < R; r++)
+                sums[chain][r][b][plane] = dot<PLANES>(sums[chain][r][b][plane], bytes, codes[r]);
             }
-          }
         }
         for (int r = 0; r < R; r++) cursors[r].next();
         k += WORD;
@@ -89,17 +91,20 @@ inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes& x, Ro
         for (int chain = 0; chain < CHAINS; chain++) word(chain);
       }
       while (k < stop) word(0);
-      for (int chain = 0; chain < CHAINS; chain++)
-        for (int r = 0; r < R; r++)
-          for (int b = 0; b < B; b++) levels[r][b] += total(low[chain][r][b]) + 128 * total(high[chain][r][b]);
+      for (int r = 0; r < R; r++)
+        for (int b = 0; b < B; b++)
+          for (int plane = 0; plane < PLANES; plane++) {
+            if constexpr (CHAINS == 2) sums[0][r][b][plane] = add(sums[0][r][b][plane], sums[1][r][b][plane]);
+            levels[r][b] += total(sums[0][r][b][plane]) * (1 << 7 * plane);
+          }
     }
     for (int r = 0; r < R; r++) {
-      const int64_t offset = OFFSET * call.sums[rows[r] * groups + g];
+      const int64_t offset = (int64_t)OFFSET<PLANES> * call.sums[rows[r] * groups + g];
       for (int b = 0; b < B; b++) totals[r][b] += (float)(levels[r][b] - offset) * call.scale(rows[r], g);
     }
   }
   for (int r = 0; r < R; r++)
-    for (int b = 0; b < B; b++) call.store(rows[r], first + b, totals[r][b] * x.step(first + b));
+    for (int b = 0; b < B; b++) call.store(rows[r], first + b, totals[r][b] * x.steps()[first + b]);
 }
 #endif
 
@@ -151,11 +156,11 @@ void multiply_floats(const Call& call, At at) {
 }
 
 #if defined(__AVX2__)
-template <class At>
+template <int PLANES, class At>
 void multiply_codes(const Call& call, At at) {
-  const Planes x(call, WORD);
-  in_pairs<REGISTERS / 2>(call, at, [&](auto r, auto b, auto* cursors, Rows rows, int64_t first) {
-    rows_of_codes<decltype(r)::value, decltype(b)::value>(cursors, call, x, rows, first);
+  const Planes<PLANES> x(call, WORD);
+  in_pairs<REGISTERS / PLANES>(call, at, [&](auto r, auto b, auto* cursors, Rows rows, int64_t first) {
+    rows_of_codes<PLANES, decltype(r)::value, decltype(b)::value>(cursors, call, x, rows, first);
   });
 }
 #endif

@@ -45,26 +45,29 @@ inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int
   }
 }
 
-// The same of int8 codes and activations of 14 bits: exact integers, a lane a row.
-template <int B>
-inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes& x, const int32_t* sums, int64_t first, float* to) {
-  __m256i low[B] = {}, high[B] = {};
+// The same of int8 codes and planes of activations: exact integers, a lane a row.
+template <int PLANES, int B>
+inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes<PLANES>& x, const int32_t* sums, int64_t first, float* to) {
+  __m256i part[B][PLANES] = {};
   const uint8_t* record = of.group<int8_t>(g);
   for (int64_t tile = 0; tile < of.tiles; tile++)
     for (int64_t r = 0; r < of.each; r++, record += RECORD<int8_t>) {
       fetch_far(record);
       const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
 #pragma GCC unroll 4
-      for (int b = 0; b < B; b++) {
-        const uint8_t* planes = x.row(first + b) + 2 * TILE * tile;
-        low[b] = dot(low[b], picked(planes, where), codes);
-        high[b] = dot(high[b], picked(planes + TILE, where), codes);
-      }
+      for (int b = 0; b < B; b++)
+#pragma GCC unroll 2
+        for (int plane = 0; plane < PLANES; plane++) {
+          const uint8_t* bytes = x.row(first + b) + (PLANES * tile + plane) * TILE;
+          part[b][plane] = dot<PLANES>(part[b][plane], picked(bytes, where), codes);
+        }
     }
-  const __m256i offset = _mm256_slli_epi32(_mm256_loadu_si256((const __m256i*)sums), 6);
+  constexpr int TOP = OFFSET<PLANES> >> 7 * (PLANES - 1);
+  const __m256i offset = _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i*)sums), _mm256_set1_epi32(TOP));
   for (int b = 0; b < B; b++) {
-    const Floats<8> upper = _mm256_cvtepi32_ps(_mm256_sub_epi32(high[b], offset)), lower = _mm256_cvtepi32_ps(low[b]);
-    const Floats<8> products = (lower + 128.f * upper) * x.step(first + b);
+    Floats<8> products = _mm256_cvtepi32_ps(_mm256_sub_epi32(part[b][PLANES - 1], offset));
+    if (PLANES == 2) products = products * 128.f + _mm256_cvtepi32_ps(part[b][0]);
+    products *= x.steps()[first + b];
     memcpy(to + b * ROWS, &products, sizeof products);
   }
 }
@@ -140,32 +143,44 @@ struct Row {
   }
 };
 
-}  // namespace
-
-extern "C" void multiply(const Call* call) {
 #if defined(__AVX2__)
-  if (call->precision == INT8) {
-    const Tiles tiles(*call);
-    const Planes x(*call, TILE);
-    const int64_t groups = (call->out + ROWS - 1) / ROWS;
-    const Buffer<int32_t> sums(groups * ROWS);
-    memset(sums.get(), 0, groups * ROWS * sizeof(int32_t));
-    memcpy(sums.get(), call->sums, call->out * sizeof(int32_t));
-    return multiply_by<int8_t>(*call, [&](int64_t g, auto b, int64_t first, float* to) {
-      tiles_of_codes<decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
-    });
-  }
+template <int PLANES>
+void multiply_codes(const Call& call) {
+  const Tiles tiles(call);
+  const Planes<PLANES> x(call, TILE);
+  const int64_t groups = (call.out + ROWS - 1) / ROWS;
+  const Buffer<int32_t> sums(groups * ROWS);
+  memset(sums.get(), 0, groups * ROWS * sizeof(int32_t));
+  memcpy(sums.get(), call.sums, call.out * sizeof(int32_t));
+  multiply_by<int8_t>(call, [&](int64_t g, auto b, int64_t first, float* to) {
+    tiles_of_codes<PLANES, decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
+  });
+}
 #endif
-  by_precision(call->precision, [&](auto* type) { multiply_floats_by<std::decay_t<decltype(*type)>>(*call); });
+
+template <class V>
+void multiply_few(const Call& call) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<V, int8_t>)
+    return by_planes(call, [&](auto planes) { multiply_codes<planes.value>(call); });
+#endif
+  multiply_floats_by<V>(call);
 }
 
-extern "C" void multiply_many(const Call* call) {
-  by_precision(call->precision, [&](auto* type) {
-    using V = std::decay_t<decltype(*type)>;
-    const Tiles of(*call);
-    const Entries<V> tail(*call, 1);
-    multiply_columns(*call, [&](int64_t row) {
-      return Row<V>{of.group<V>(row / ROWS), of.tiles, of.each, (int)(row % ROWS), tail.row(row)};
+}  // namespace
+
+// The tail of a row is multiplied in floats, so what activations are rounded to stands in floats too.
+extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
+  const Call call(*matrix, x, y, batch, threads);
+  with_rounded(call, [](const Call& own) {
+    by_precision(own.precision, [&](auto* type) {
+      using V = std::decay_t<decltype(*type)>;
+      if (own.batch <= DECODE) return by_batch(own, [](const Call& part) { multiply_few<V>(part); });
+      const Tiles of(own);
+      const Entries<V> tail(own, 1);
+      multiply_columns(own, [&](int64_t row) {
+        return Row<V>{of.group<V>(row / ROWS), of.tiles, of.each, (int)(row % ROWS), tail.row(row)};
+      });
     });
   });
 }

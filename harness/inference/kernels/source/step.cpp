@@ -20,8 +20,8 @@ struct Op {
   View a, b, c, to;
   int64_t heads, shared, dim, layer;  // shared: heads of keys and values
   const float *weight, *bias;
-  const Call* call;
-  void (*multiply)(const Call*);
+  const Matrix* matrix;
+  void (*multiply)(const Matrix*, const float*, float*, int64_t, int32_t);
   double value;
 };
 
@@ -164,12 +164,7 @@ class Run {
   }
 
   void product(const Op& op) const {
-    Call call = *op.call;
-    call.x = row(op.a, 0);
-    call.y = row(op.to, 0);
-    call.batch = step_.batch;
-    if (call.threads > step_.threads) call.threads = (int32_t)step_.threads;
-    op.multiply(&call);
+    op.multiply(op.matrix, row(op.a, 0), row(op.to, 0), step_.batch, (int32_t)step_.threads);
   }
 
   static void add(const float* x, float* to, int64_t count) {

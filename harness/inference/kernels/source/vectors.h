@@ -1,5 +1,6 @@
 // Vectors of N floats and stored values read as floats, for AVX-512, AVX2 and any other processor.
 #pragma once
+#include <cmath>
 #include <cstring>
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -15,6 +16,21 @@ constexpr int LANES = 16;
 constexpr int LANES = 8;  // without AVX the compiler makes two or more registers of it
 #endif
 using Lanes = Floats<LANES>;
+typedef int32_t Whole __attribute__((vector_size(LANES * 4)));
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+
+// The nearest whole numbers, of a tie the even one.
+inline Whole nearest(Lanes v) {
+#if defined(__AVX512F__)
+  return (Whole)_mm512_cvtps_epi32((__m512)v);
+#elif defined(__AVX2__)
+  return (Whole)_mm256_cvtps_epi32((__m256)v);
+#else
+  Whole result;
+  for (int lane = 0; lane < LANES; lane++) result[lane] = (int32_t)std::nearbyint(v[lane]);
+  return result;
+#endif
+}
 
 inline float to_float(float value) { return value; }
 inline float to_float(int8_t value) { return value; }

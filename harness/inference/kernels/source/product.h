@@ -1,0 +1,32 @@
+// Which way a batch is multiplied in a format that gives a row's weights in order, `at(row)` a cursor and `one(row)` one by
+// one: int8 with activations of bytes where the cursor gives codes, else in floats.
+#pragma once
+#include "blocks.h"
+#include "wide.h"
+
+// Weights that are not zero, as a share, from which on two planes of bytes are faster for many rows than floats.
+constexpr double DENSE = 0.26;
+
+template <class V, class At, class One>
+void multiply_in_order(const Call& call, double share, At at, One one) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<V, int8_t> && decltype(at(0))::CODES) {
+#if defined(__AVX512VNNI__)
+    if (call.rounds() || call.batch <= DECODE || share > DENSE)
+      return by_planes(call, [&](auto planes) {
+        if (call.batch > REGISTERS / planes.value) return multiply_blocks<planes.value>(call, at);
+        multiply_codes<planes.value>(call, at);
+      });
+#else
+    if (call.batch <= DECODE)
+      return by_planes(call, [&](auto planes) {
+        by_batch(call, [&](const Call& part) { multiply_codes<planes.value>(part, at); });
+      });
+#endif
+  }
+#endif
+  with_rounded(call, [&](const Call& own) {
+    if (own.batch > DECODE) return multiply_columns(own, one);
+    by_batch(own, [&](const Call& part) { multiply_floats(part, at); });
+  });
+}
