@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -51,6 +52,20 @@ def _set(library: ctypes.CDLL, map: int, trim: int) -> None:
     library.mallopt(_TRIM, trim)
 
 
+def held(device: torch.device) -> int:
+    """Returns the bytes in use now, of what `peak` counts; what is free goes back to the kernel before."""
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if sys.platform != "linux":
+        return peak(device)
+    if hasattr(library := ctypes.CDLL(None), "malloc_trim"):
+        library.malloc_trim(0)
+    return _status("VmRSS")
+
+
 def reset_peak(device: torch.device) -> None:
     """Begins a new peak."""
     import torch
@@ -69,6 +84,11 @@ def peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "linux":
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+        return _status("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(field: str) -> int:
+    """Returns the bytes of a field of the kernel's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))

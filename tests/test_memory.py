@@ -44,6 +44,17 @@ def test_what_is_kept_can_be_given_back_meanwhile():
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
+def test_what_is_held_is_what_is_in_use_now():
+    device = torch.device("cpu")
+    before = memory.held(device)
+    one = torch.ones(32 << 20)
+    assert memory.held(device) - before > 0.9 * one.nbytes
+    size = one.nbytes
+    del one
+    assert memory.held(device) - before < 0.1 * size
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
 def test_a_later_peak_does_not_hold_what_was_freed():
     device = torch.device("cpu")
     with memory.freed_kept():

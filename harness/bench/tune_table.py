@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.bench.tune import REFERENCE, TAUGHT, TEACHER, ratio
+from harness.bench import measure
 
+REFERENCE = "lora"
+TAUGHT, TEACHER = "squarehead", "teacher forward"
+GRADIENT, DIRECTIONS = "lors start: a gradient", "lors start: directions"
 MIB = 2**20
-SAVED, BEYOND, SECONDS = "bytes saved for backward", "peak beyond weights, masks and states", "step time"
+SAVED, PEAK, SECONDS = "bytes saved for backward", "peak memory", "step time"
+INDICES = "its index arrays"
+"""Stands among others for the bytes of the lane's own positions."""
 TARGETS = (
     (SAVED, "lors", ("peft",), 1.05),
     (SAVED, "lors", ("naive",), 0.7),
     (SECONDS, "lors", ("peft",), 1.15),
-    (BEYOND, "seft", ("peft",), 1.0),
+    (PEAK, "seft", ("peft", INDICES), 1.0),
     (SECONDS, TAUGHT, ("masked", TEACHER), 1.05),
     (SECONDS, "masked", ("dense",), 1.05),
 )
@@ -25,10 +30,11 @@ TARGETS = (
 def table(said: Mapping[str, Any]) -> str:
     """Returns a record as Markdown."""
     machine = said["environment"]
+    how = f"{said['precision']}, blocks compiled" if said["compiled"] else said["precision"]
     lines = [
         f"One step of fine-tuning on a sequence of {said['tokens']} tokens, {said['sparsity']:.0%} zeros, rank "
-        f"{said['rank']}, float32. {machine['cpu']}, {said['threads']} of {machine['cores']} cores, "
-        f"{machine['memory_gib']} GiB."
+        f"{said['rank']}, {how}. {', '.join(filter(None, (machine['gpu'], machine['cpu'])))}, {said['threads']} of "
+        f"{machine['cores']} cores, {machine['memory_gib']} GiB."
     ]
     for workload in said["workloads"]:
         rows = workload["lanes"]
@@ -61,18 +67,16 @@ def _cells(rows: list[Mapping[str, Any]]) -> Iterator[list[str]]:
 def _targets(rows: list[Mapping[str, Any]]) -> Iterator[list[str]]:
     by_name = {row["name"]: row for row in rows}
     for what, name, others, most in TARGETS:
-        if {name, *others} <= by_name.keys():
+        if {name, *others} - {INDICES} <= by_name.keys():
             if what == SECONDS:
                 found = ratio(rows, name, others)
                 value, shown = found["median"], _spread(found)
             else:
-                value = _bytes(by_name[name], what) / sum(_bytes(by_name[other], what) for other in others)
+                key = "saved_bytes" if what == SAVED else "peak_bytes"
+                own = {**{other: row[key] for other, row in by_name.items()}, INDICES: by_name[name]["index_bytes"]}
+                value = own[name] / sum(own[other] for other in others)
                 shown = f"{value:.3f}"
             yield [f"{what}: {name} / ({' + '.join(others)})", f"{most}", shown, "met" if value <= most else "missed"]
-
-
-def _bytes(row: Mapping[str, Any], what: str) -> int:
-    return row["saved_bytes"] if what == SAVED else row["peak_bytes"] - row["held_bytes"]
 
 
 def _spread(found: Mapping[str, float]) -> str:
@@ -87,3 +91,10 @@ def write(said: Mapping[str, Any], path: Path) -> list[Path]:
     files.replace(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
     files.replace(shown, table(said))
     return [path, shown]
+
+
+def ratio(rows: Sequence[Mapping[str, Any]], name: str, to: Sequence[str]) -> dict[str, float]:
+    """Returns the spread, over the rounds, of a lane's seconds to the sum of others'."""
+    by_name = {row["name"]: row["runs"] for row in rows}
+    others = [sum(each) for each in zip(*(by_name[other] for other in to), strict=True)]
+    return measure.spread([a / b for a, b in zip(by_name[name], others, strict=True)])

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from harness.cli.common import Results, results_folder
+from harness.device import KINDS
 
 app = typer.Typer(no_args_is_help=True, help="Measures time and memory, beside other programs, in one run.")
 
@@ -79,20 +80,37 @@ def linear(
     builds: Annotated[str, typer.Option(help="avx512, avx2, portable; the best by default.")] = "",
     formats: Annotated[str | None, typer.Option(help="Of the room, with options or without.")] = None,
     precisions: Annotated[str | None, typer.Option(help="fp32, bf16, fp16, int8.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda: cuBLAS, the bitmask in Triton, torch's 2:4.")] = "cpu",
     repeats: Annotated[int, typer.Option(min=1, help="Rounds.")] = 15,
-    out: Annotated[Path | None, typer.Option(help="The record; results/bench/linear.json by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The record; results/bench/linear.json or linear_gpu.json by default.")
+    ] = None,
     results: Results = None,
 ):
     """Times one linear layer with packed weights beside torch's dense and sparse products, and the memory's bound."""
-    from harness.bench import linear as benchmark
+    from harness.problems import Problem, unknown
 
-    given = {"shapes": shapes, "sparsities": sparsities, "formats": formats, "precisions": precisions, "builds": builds}
-    numbers = {"batches": batches, "threads": threads}
+    if device not in KINDS:
+        raise unknown("device", device, KINDS, where="--device")
+    given = {"shapes": shapes, "sparsities": sparsities, "precisions": precisions}
+    host = {"formats": formats, "builds": builds, "threads": threads}
+    if device == "cuda":
+        from harness.bench import linear_gpu as benchmark
+
+        if named := [f"--{name}" for name, text in host.items() if text]:
+            raise Problem(f"{', '.join(named)}: of the kernels for the CPU, not of --device cuda")
+    else:
+        from harness.bench import linear as benchmark
+
+        given |= host
+    asked = {name: _listed(text) for name, text in given.items() if text}
+    if "threads" in asked:
+        asked["threads"] = [int(number) for number in asked["threads"]]
     benchmark.command(
-        **{name: _listed(text) for name, text in given.items() if text},
-        **{name: [int(number) for number in _listed(text)] for name, text in numbers.items()},
+        **asked,
+        batches=[int(number) for number in _listed(batches)],
         repeats=repeats,
-        out=out or results_folder(results) / "bench" / "linear.json",
+        out=out or results_folder(results) / "bench" / f"{benchmark.__name__.rpartition('.')[2]}.json",
     )
 
 

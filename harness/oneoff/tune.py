@@ -82,7 +82,7 @@ def command(
         "trained": f"{report['trained_parameters']:,} of {report['parameters']:,} parameters",
         "zeros": f"{sparsity['before']:.2%} of the masked layers before, {sparsity['after']:.2%} after",
         "merged": f"{sparsity['merged']:.2%}",
-        "peak memory": show.memory(report["peak_memory_bytes"]),
+        "peak memory": f"{show.memory(report['peak_memory_bytes'])}, {show.memory(report['held_memory_bytes'])} before",
         "written": str(folder),
     }
     oneoff.tell(lines, show.console)

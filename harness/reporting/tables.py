@@ -31,10 +31,11 @@ class Table:
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Returns a table for every headline metric, one of all metrics where there are more, and one of costs if known."""
+    """Returns a table for every headline metric, of all metrics if there are more, of costs and of facts if known."""
     found = [matrix(comparison, column) for column in comparison.headlines()]
     found += [every_metric(comparison)] if len(comparison.columns()) > len(found) else []
-    return found + ([cost(comparison)] if comparison.costs else [])
+    found += [cost(comparison)] if comparison.costs else []
+    return found + ([facts(comparison)] if comparison.facts else [])
 
 
 def matrix(comparison: Comparison, column: Column) -> Table:
@@ -67,24 +68,36 @@ def every_metric(comparison: Comparison) -> Table:
     return Table(f"Every metric, {comparison.title}", header, tuple(body), (_errors(comparison, comparison.frame),))
 
 
-def cost(comparison: Comparison) -> Table:
-    """Returns what training each cell cost, a row a cell: zeros asked, found and left by merging, memory, ...
+ZEROS = {"asked": "zeros asked", "after_prune": "after pruning", "merged": "after merging", "after_tune": "in the end"}
+TIMES = {"step_seconds": "s a step", "gradient_seconds": "gradient pass s", "pruning_seconds": "prunings s"}
 
-    What a result of before these were measured does not say stays empty.
+
+def cost(comparison: Comparison) -> Table:
+    """Returns what training each cell cost, a row a cell: zeros, trained parameters, memory, time.
+
+    What a result of before these were measured does not say stays empty, as does what its method has not.
     """
     body = []
     for label, said in comparison.costs.items():
-        zeros = [f"{100 * said[name]:.4g}%" if name in said else "" for name in ("asked", "after_prune", "merged")]
+        zeros = [f"{100 * said[name]:.4g}%" if name in said else "" for name in ZEROS]
         share = f"{said['trained_parameters']:,.0f} ({100 * said['trained_parameters'] / said['parameters']:.2g}%)"
-        memory = f"{said['peak_memory_bytes'] / 2**20:,.0f}" if "peak_memory_bytes" in said else ""
-        seconds = number(said["step_seconds"]) if "step_seconds" in said else ""
-        body.append((label, *zeros, share, memory, seconds))
-    header = ("cell", "zeros asked", "after pruning", "after merging", "trained parameters", "peak MiB", "s a step")
+        memory = f"{said['added_memory_bytes'] / 2**20:,.0f}" if "added_memory_bytes" in said else ""
+        times = [number(said[name]) if name in said else "" for name in TIMES]
+        body.append((label, *zeros, share, memory, *times))
+    header = ("cell", *ZEROS.values(), "trained parameters", "added MiB", *TIMES.values())
     notes = (
-        "Of the last training: zeros in the pruned layers; memory of the process, or of the GPU; the median step.",
+        "Of the last training: zeros in the pruned layers; the most memory of its steps, on the GPU or in the process, "
+        "less what was held before its model was loaded; the median step; once, the gradients that the method starts "
+        "from, and all prunings of a ramp. Empty where a result does not say it.",
         "Measured where each cell ran, beside whatever else that machine did.",
     )
     return Table(f"Cost, {comparison.title}", header, tuple(body), notes)
+
+
+def facts(comparison: Comparison) -> Table:
+    """Returns what the paper says that is of no cell, a row a fact."""
+    notes = ("Nothing here is measured: it is what the paper or its authors say that stands beside no cell.",)
+    return Table(f"Facts, {comparison.title}", ("the paper also says", "value", "read"), comparison.facts, notes)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -25,9 +25,23 @@ def fault(problem: Problem, key: str = "") -> PydanticCustomError:
 def _choice(kind: str, text: str, info: ValidationInfo) -> str:
     resolve: Callable = (info.context or {}).get("resolve", rooms.resolve)
     try:
-        return str(resolve(kind, text))
+        choice = resolve(kind, text)
     except Problem as problem:
         raise fault(problem) from problem
+    if idle := _idle(kind, choice):
+        raise fault(idle)
+    return str(choice)
+
+
+def _idle(kind: str, choice: rooms.Choice) -> Problem | None:
+    """Returns the problem that nothing looks at an option beside the others that are given (`ONLY_WITH`)."""
+    method = rooms.ROOMS[kind].method(choice.name)
+    for option, others in method.constants.get("ONLY_WITH", {}).items():
+        for other, value in others.items():
+            if choice.options[option] != method.options[option].default and choice.options[other] != value:
+                asked, found = (rooms.Choice(choice.name, {other: each}) for each in (value, choice.options[other]))
+                return Problem(f"{found} does not look at {option}", hint=f"leave {option} out, or write {asked}")
+    return None
 
 
 def _terms(text: str, info: ValidationInfo) -> str:
@@ -92,6 +106,6 @@ def _training_tasks() -> list[str]:
 
 
 def needs_teacher(loss: str) -> bool:
-    """Says whether a term of the loss looks at a teacher."""
+    """Says whether a term of the loss looks at a teacher; one of weight 0 looks at nothing."""
     terms = rooms.resolve_terms("loss", loss)
-    return any("teacher" in rooms.ROOMS["loss"].method(term.choice.name).needs for term in terms)
+    return any(term.weight and "teacher" in rooms.ROOMS["loss"].method(term.choice.name).needs for term in terms)

@@ -143,13 +143,14 @@ def wrong_rank(config: Mapping[str, Any], method: str) -> Problem | None:
 def wrong_revival(method: str, pattern: str) -> Problem | None:
     """Returns the problem that a method revives pruned weights, which an N:M pattern has no place for."""
     choice, groups = rooms.parse(method), rooms.parse(pattern)
-    option = rooms.ROOMS["method"].method(choice.name).constants.get("REVIVES")
-    if option is None or not choice.options[option]:
+    constants = rooms.ROOMS["method"].method(choice.name).constants
+    option, keeps = constants.get("REVIVES"), constants.get("KEEPS", True)
+    if keeps and not (option and choice.options[option]):
         return None
     if "PERIOD" not in rooms.ROOMS["pattern"].method(groups.name).constants:
         return None
     what = f"{choice.name} revives pruned weights, which would break the pattern {groups}"
-    return Problem(what, hint=f"write {choice.name}:{option}=false")
+    return Problem(what, hint=f"write {choice.name if option else 'seft'}:{option or 'reactivate'}=false")
 
 
 def wrong_ramp(section: Mapping[str, Any], prune: Mapping[str, Any]) -> Problem | None:

@@ -10,20 +10,23 @@ also `prune.json`, of the last pruning. The mask is verified in the written weig
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import BoolTensor, nn
 
-from harness import models, rooms
+from harness import memory, models, rooms
 from harness.device import device
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs import files
 from harness.runs.job import Job, Progress
+from harness.runs.processes import parallel
 from harness.sources import Source, snapshot
 from harness.stages import prune
 from harness.stages._examples import examples_for, rows_for
@@ -38,6 +41,7 @@ FILE = "tune.json"
 
 def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes `job.parents["model"]` into `job.folder`, reporting after every step."""
+    held = memory.held(device())
     options, source = job.options, job.parents["model"]
     constants = rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).constants
     model, processor = changeable(source), models.load_processor(source)
@@ -53,10 +57,10 @@ def run(job: Job) -> Iterator[Progress]:
         end = partial(_leave, model=model, method=options["method"], folder=job.folder / ADAPTER, said=said)
     before = keeps
     curve, summary, keeps = yield from session.fit(
-        model, features, collate, options, job.scratch, teacher=teacher, keeps=keeps, ramp=ramp, end=end
+        model, features, collate, options, job.scratch, teacher=teacher, keeps=keeps, ramp=ramp, end=end, held=held
     )
-    if before and constants.get("KEEPS", True):
-        _check_size(before, keeps)
+    if before:
+        _check_size(before, keeps, options["method"])
     said.setdefault("merged", zeros(model, layers))
     if constants.get("PRUNES"):
         model.to(device())
@@ -98,12 +102,14 @@ def _asked(options: Mapping[str, Any], source: Path | Source) -> float | None:
     return None
 
 
-def _check_size(before: Mapping[str, BoolTensor], after: Mapping[str, BoolTensor]) -> None:
-    """Makes sure that no layer has more weights than it was given, where a method moves its mask."""
+def _check_size(before: Mapping[str, BoolTensor], after: Mapping[str, BoolTensor], method: str) -> None:
+    """Makes sure that no layer has more weights than it was given, or than the method's own budget, if it has one."""
+    grows = "budget" in rooms.ROOMS["method"].method(rooms.parse(method).name).verbs
+    most = rooms.bind("method", method, "budget") if grows else torch.sum
     for name, mask in after.items():
-        given, found = int(before[name].sum()), int(mask.sum())
+        given, found = int(most(before[name])), int(mask.sum())
         if found > given:
-            raise Problem(f"tuning left {found} weights in its mask, which had {given}", where=name)
+            raise Problem(f"tuning left {found} weights in its mask, which may have {given}", where=name)
 
 
 def _folder(source: Path | Source) -> Path | None:
@@ -118,12 +124,32 @@ def _ramp(pruned: Pruner, choice: str, told: Path) -> Ramp:
     def to(target: float, before: Mapping[str, BoolTensor]) -> Generator[Progress, None, dict[str, BoolTensor]]:
         earlier = json.loads(told.read_text(encoding="utf8"))["trials"] if told.is_file() else []
         pruned.trials[:] = [trial for trial in earlier if trial["sparsity"] < target]
-        yield from pruned.turn(target)
-        pruned.stay_pruned(before)
+        with contextlib.closing(pruned.turn(target)) as turn:
+            for progress in turn:
+                if progress.done:  # a block, whose weights are whole as long as the walk is at it; no trial
+                    pruned.stay_pruned({name: before[name] for name in blocks[progress.done - 1]})
+                yield progress
         files.replace(told, _text(pruned))
         return pruned.keeps
 
+    if parallel() == "fsdp":
+        _check_a_block_at_a_time(pruned)
     return Ramp(targets, to, blocks, pruned.batches)
+
+
+def _check_a_block_at_a_time(pruned: Pruner) -> None:
+    """Refuses a pruning that looks at all weights at once, which no process has where they are shared out.
+
+    Raises:
+        Problem: Its methods take gradients, or its allocation compares weights or scores of all layers.
+    """
+    allocation = rooms.parse(pruned.options["allocation"]).name
+    needs = rooms.ROOMS["allocation"].method(allocation).needs
+    asks = [*pruned.how.gradients, *(f"the {need} of all layers" for need in needs if need in ("weights", "scores"))]
+    if asks:
+        text = f"a ramp that prunes by {asks[0]} needs every weight at once, and FSDP shares them out"
+        hint = "train with --parallel ddp, or prune by wanda or sparsegpt at uniform or rmi rates"
+        raise Problem(text, where="tune.ramp", hint=hint)
 
 
 def _text(pruned: Pruner) -> str:

@@ -38,8 +38,9 @@ TRAINED = ("pretrain", "tune")
 """The stages that train pruned weights."""
 SUMMARY = "tune.json"
 """What such a stage says of itself."""
-COST = ("parameters", "trained_parameters", "peak_memory_bytes", "step_seconds")
-"""What of that a record keeps as the stage's `cost`, with the sparsity that merging leaves (`merged`)."""
+COST = ("parameters", "trained_parameters", "held_memory_bytes", "peak_memory_bytes", "step_seconds")
+"""What of that a record keeps as the stage's `cost`; besides, the sparsity that merging leaves (`merged`), and the
+seconds of the gradients that a method starts from (`gradient_seconds`) and of a ramp's prunings (`pruning_seconds`)."""
 _MAPPINGS = ("axes", "settings", "metrics", "sparsity", "stages", "curves", "environment", "artifacts")
 _AGAIN = "restore it from git, or run its experiment again, which writes it anew from what is computed"
 
@@ -239,8 +240,13 @@ def _cost(role: str, folder: Path) -> dict[str, Any]:
     if role not in TRAINED:
         return {}
     said = _json(folder / SUMMARY)
-    merged = {"merged": said["sparsity"]["merged"]} if "merged" in said["sparsity"] else {}
-    cost = {name: said[name] for name in COST if name in said} | merged
+    cost = {name: said[name] for name in COST if name in said}
+    if "merged" in said["sparsity"]:
+        cost["merged"] = said["sparsity"]["merged"]
+    if "gradient" in said:
+        cost["gradient_seconds"] = said["gradient"]["seconds"]
+    if "prunings" in said:
+        cost["pruning_seconds"] = sum(pruning["seconds"] for pruning in said["prunings"])
     return {"cost": cost} if cost else {}
 
 

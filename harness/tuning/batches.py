@@ -27,23 +27,29 @@ def steps_for(epochs: float, rows: int, batch_size: int) -> int:
 def steps_for_tokens(tokens: int, features: Sequence[Any], batch_size: int) -> int:
     """Returns the steps that train on at least so many tokens, of text in windows of one length.
 
-    Every example is looked at, which takes what reading the data once takes.
-
     Args:
         tokens: How many.
-        features: The training examples, each with `input_ids`.
+        features: The training examples: windows that say their `length`; or each with `input_ids`, and then every one
+            is looked at.
         batch_size: Examples a step.
 
     Raises:
         Problem: The examples are no windows of one length, so that a step has no fixed number of tokens.
     """
+    return math.ceil(tokens / (_window(features) * batch_size))
+
+
+def _window(features: Sequence[Any]) -> int:
+    """Returns how many tokens every example has."""
+    if said := getattr(features, "length", None):
+        return said
     length = _length(features[0])
     odd = next((row for row in range(len(features)) if _length(features[row]) != length), None)
     if odd is not None or not length:
         hint = "language_modelling cuts text into such windows; give steps or epochs for other tasks"
         said = f": row {odd} has {_length(features[odd])} tokens, row 0 {length}" if odd else ""
         raise Problem(f"a budget of tokens needs text in windows of one length{said}", where="tokens", hint=hint)
-    return math.ceil(tokens / (length * batch_size))
+    return length
 
 
 def _length(feature: Mapping[str, Any]) -> int:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from harness import models, rooms
+from harness.bench import cost, tune_lanes, tune_table
 from harness.bench import tune as bench
-from harness.bench import tune_table
 from harness.problems import Problem
 
 TEXTS = ["one two three four five six seven eight"] * 3
 NAMES = ("lora", "peft", "naive", "lors", "spp", "sparse_peft", "masked", "dense")
-TASK = bench.Task(tokens=24, rank=4, sparsity=0.5)
+TASK = tune_lanes.Task(tokens=24, rank=4, sparsity=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def raced(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_DEVICE", "cpu")
         model = models.load(folder)
-        keeps = bench.prune(model, 0.5)
+        keeps = tune_lanes.prune(model, 0.5)
         before = {name: p.detach().clone() for name, p in model.named_parameters()}
         told = []
-        lanes = list(bench.lanes(model, keeps, NAMES, TASK))
+        lanes = list(tune_lanes.lanes(model, keeps, NAMES, TASK))
         rows = bench.race(lanes, 2, lambda name, seconds: told.append(name))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters()), "lanes share what they freeze"
     return keeps, rows, told
@@ -44,7 +44,7 @@ def by_name(rows):
 
 def test_rounds_are_interleaved_and_begin_with_another_lane(raced):
     _, rows, told = raced
-    names = [*NAMES, "squarehead", "teacher forward"]
+    names = [*NAMES, "squarehead", "teacher forward", "lors start: a gradient", "lors start: directions"]
     assert [row["name"] for row in rows] == names
     assert told == [*names, *names[1:], names[0]]
     assert all(len(row["runs"]) == 2 and row["seconds"]["min"] == min(row["runs"]) for row in rows)
@@ -67,12 +67,41 @@ def test_what_is_counted_is_what_the_methods_are_made_of(raced):
     assert all(r["peak_bytes"] >= r["held_bytes"] for r in rows)
     student = row["masked"]["flops"] + row["teacher forward"]["flops"]
     assert row["squarehead"]["flops"] == student and row["squarehead"]["held_bytes"] == row["masked"]["held_bytes"]
+    assert row["lors start: a gradient"]["flops"] > row["dense"]["flops"] / 2
+    assert row["lors start: directions"]["held_bytes"] == 4 * weights
 
 
-def test_ratios_are_of_the_same_round():
-    rows = [{"name": n, "runs": r} for n, r in (("a", [2.0, 4.0, 9.0]), ("b", [1.0, 2.0, 3.0]), ("c", [1.0, 0.0, 0.0]))]
-    assert bench.ratio(rows, "a", ["b"]) == {"median": 2, "min": 2, "max": 3}
-    assert bench.ratio(rows, "a", ["b", "c"]) == {"median": 2, "min": 1, "max": 3}
+def test_the_most_of_a_method_that_moves_is_of_a_whole_interval(folder, monkeypatch):
+    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
+    model = models.load(folder)
+    keeps = tune_lanes.prune(model, 0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    found = next(lane for lane in tune_lanes.lanes(model, keeps, ["seft"], TASK) if lane.name == "seft")
+    taken, counted = [], cost.count
+    monkeypatch.setattr(cost, "count", lambda *given: taken.append(counted(*given)) or taken[-1])
+    (row,) = bench.race([found], 1, lambda *_: None)
+    numbers = sum(TASK.rank * sum(keep.shape) for keep in keeps.values())
+    assert row["index_bytes"] == 4 * numbers and len(taken) == tune_lanes.INTERVAL + tune_lanes.WINDOW
+    peaks = [each.peak_bytes for each in taken]
+    assert row["peak_bytes"] == max(peaks) == peaks[tune_lanes.INTERVAL - 1] > peaks[1], (
+        "the second naming, with moments"
+    )
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters()), "a round prunes its own copy"
+
+
+@pytest.mark.parametrize("name", ["lora", "lors", "seft"])
+def test_blocks_are_compiled_where_that_is_asked_for_and_compute_in_bf16(folder, monkeypatch, name):
+    monkeypatch.setenv("HARNESS_DEVICE", "cpu")
+    made = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: made.append(type(module).__name__))
+    model = models.load(folder)
+    keeps = tune_lanes.prune(model, 0.5)
+    task = tune_lanes.Task(tokens=24, rank=4, sparsity=0.5, precision="bf16")
+    (lane, *_) = tune_lanes.lanes(model, keeps, [name], task)
+    types = []
+    lane.blocks[0].mlp.down_proj.register_forward_hook(lambda module, inputs, output: types.append(output.dtype))
+    bench.race([lane], 1, lambda *_: None, compiled=True)
+    assert made == ["LlamaDecoderLayer"] * len(lane.blocks) and set(types) == {torch.bfloat16}
 
 
 def test_a_block_has_the_widths_of_the_7b_model():
@@ -88,6 +117,7 @@ def test_the_command_writes_record_and_table(folder, tmp_path, monkeypatch, caps
     bench.command([str(folder)], ["lora", "lors"], **given)
     said = json.loads((tmp_path / "it.json").read_text())
     assert said["methods"] == {"lora": "lora:rank=2,alpha=2", "lors": "lors:rank=2,alpha=2,init=kaiming"}
+    assert (said["precision"], said["compiled"]) == ("fp32", False)
     assert (tmp_path / "it.md").read_text() == tune_table.table(said) and "lors" in capsys.readouterr().out
     assert str(folder.parent) not in json.dumps(said)
 

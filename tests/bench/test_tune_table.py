@@ -31,17 +31,19 @@ def said():
             "saved_bytes": SAVED.get(name, 0) * 2**20,
             "held_bytes": 10 * 2**20,
             "peak_bytes": (210 if name == "seft" else 110) * 2**20,
+            "index_bytes": (30 if name == "seft" else 0) * 2**20,
         }
         for name, time in TIMES.items()
     ]
-    machine = {"cpu": "a cpu", "cores": 2, "memory_gib": 4}
+    machine = {"cpu": "a cpu", "cores": 2, "memory_gib": 4, "gpu": None}
     given = {"tokens": 24, "rank": 4, "sparsity": 0.5, "threads": 1, "environment": machine}
+    given |= {"precision": "fp32", "compiled": False}
     return {**given, "workloads": [{"model": "folder:it@sha256:0", "lanes": rows}]}
 
 
 def test_every_lane_has_its_times_and_bytes_and_ratios_to_lora(said):
     shown = tune_table.table(said)
-    assert "sequence of 24 tokens, 50% zeros, rank 4, float32. a cpu, 1 of 2 cores, 4 GiB." in shown
+    assert "sequence of 24 tokens, 50% zeros, rank 4, fp32. a cpu, 1 of 2 cores, 4 GiB." in shown
     assert "folder:it, 3 interleaved rounds" in shown
     cells = "4.400 (2.200 to 8.800) | 1.100 (1.100 to 1.100) | 2.000 | 99.0 | 0.990 | 110.0 | 1.000"
     assert f"| lors | {cells} |" in shown
@@ -53,11 +55,33 @@ def test_targets_are_met_or_missed_and_left_out_without_their_lanes(said):
     assert "| bytes saved for backward: lors / (naive) | 0.7 | 0.495 | met |" in shown
     assert "| step time: lors / (peft) | 1.15 | 1.100 (1.100 to 1.100) | met |" in shown
     assert "| step time: squarehead / (masked + teacher forward) | 1.05 | 1.167 (1.167 to 1.167) | missed |" in shown
-    assert "| peak beyond weights, masks and states: seft / (peft) | 1.0 | 2.000 | missed |" in shown
     assert "dense" not in shown
+
+
+def test_what_a_method_holds_counts_against_its_peak_but_for_its_index_arrays(said):
+    target = "| peak memory: seft / (peft + its index arrays) | 1.0 |"
+    assert f"{target} 1.500 | missed |" in tune_table.table(said)
+    rows = {row["name"]: row for row in said["workloads"][0]["lanes"]}
+    rows["seft"]["held_bytes"] = rows["seft"]["peak_bytes"] - 1
+    assert f"{target} 1.500 | missed |" in tune_table.table(said)
+    rows["seft"]["peak_bytes"] = 140 * 2**20
+    assert f"{target} 1.000 | met |" in tune_table.table(said)
+
+
+def test_how_it_was_computed_is_said(said):
+    shown = tune_table.table({**said, "precision": "bf16", "compiled": True})
+    assert "rank 4, bf16, blocks compiled. a cpu" in shown
+    said["environment"]["gpu"] = "a gpu"
+    assert "rank 4, fp32. a gpu, a cpu, 1 of 2 cores" in tune_table.table(said)
 
 
 def test_record_and_table_are_written_side_by_side(said, tmp_path):
     paths = tune_table.write(said, tmp_path / "tune.json")
     assert paths == [tmp_path / "tune.json", tmp_path / "tune.md"]
     assert json.loads(paths[0].read_text()) == said and paths[1].read_text() == tune_table.table(said)
+
+
+def test_ratios_are_of_the_same_round():
+    rows = [{"name": n, "runs": r} for n, r in (("a", [2.0, 4.0, 9.0]), ("b", [1.0, 2.0, 3.0]), ("c", [1.0, 0.0, 0.0]))]
+    assert tune_table.ratio(rows, "a", ["b"]) == {"median": 2, "min": 2, "max": 3}
+    assert tune_table.ratio(rows, "a", ["b", "c"]) == {"median": 2, "min": 1, "max": 3}

@@ -158,7 +158,11 @@ def test_what_was_run_with_other_settings_is_said_under_the_table(make):
 
 @pytest.mark.parametrize(
     ("measured", "said"),
-    [({"peak_memory_bytes": 5 * 2**30, "step_seconds": 0.5}, ("5,120", "0.50")), ({}, ("", ""))],
+    [
+        ({"peak_memory_bytes": 5 * 2**30, "held_memory_bytes": 2**30, "step_seconds": 0.5}, ("4,096", "0.50", "", "")),
+        ({"gradient_seconds": 2.5, "pruning_seconds": 3.0}, ("", "", "2.50", "3.00")),
+        ({"peak_memory_bytes": 5 * 2**30}, ("", "", "", "")),  # of before what was held was recorded
+    ],
 )
 def test_the_table_of_costs_has_a_row_a_cell_that_was_trained(make, measured, said):
     cost = {"parameters": 20000, "trained_parameters": 3000, **measured}
@@ -167,10 +171,21 @@ def test_the_table_of_costs_has_a_row_a_cell_that_was_trained(make, measured, sa
         for record in found:
             if record["label"] == "0.5/squarehead":
                 record["stages"] = {"tune": {"version": version("tune"), "cost": {**cost, "merged": 0.0}}}
-                record["sparsity"] = {"asked": 0.5, "after_prune": 0.501}
+                record["sparsity"] = {"asked": 0.5, "after_prune": 0.501, "after_tune": 0.502}
         return found
 
     comparison = make(records=records)
     table = tables.cost(comparison)
-    assert table.body == (("0.5/squarehead", "50%", "50.1%", "0%", "3,000 (15%)", *said),)
+    assert table.body == (("0.5/squarehead", "50%", "50.1%", "0%", "50.2%", "3,000 (15%)", *said),)
     assert tables.tables(comparison)[-1] == table and len(tables.tables(make())) == len(tables.tables(comparison)) - 1
+
+
+def test_what_the_paper_says_of_no_cell_has_a_table_of_its_own(make):
+    assert "Facts" not in markdown(make())
+    facts = "  facts: [{name: SPP's memory, value: 25830, unit: MiB, read: a log}]\n"
+    comparison = make(("  cells:\n", facts + "  cells:\n"))
+    table = tables.tables(comparison)[-1]
+    assert table.header == ("the paper also says", "value", "read")
+    assert table.body == (("SPP's memory", "25830 MiB", "a log"),)
+    assert "## Facts\n\n| the paper also says | value | read |\n" in markdown(comparison)
+    assert "25830 MiB & a log" in tables.latex(comparison)

@@ -208,6 +208,22 @@ def whole_ramps(tmp_path_factory, parents):
     return of
 
 
+@pytest.mark.parametrize(
+    ("prune", "said"),
+    [
+        ({"criterion": "gradient"}, "prunes by gradient needs every weight at once"),
+        ({"allocation": "owl"}, "prunes by the weights of all layers needs every weight at once"),
+        ({"allocation": "global_threshold"}, "prunes by the scores of all layers needs every weight at once"),
+    ],
+)
+def test_a_ramp_that_needs_every_weight_at_once_is_refused_where_processes_share_them(
+    tmp_path, parents, monkeypatch, prune, said
+):
+    monkeypatch.setenv("HARNESS_PARALLEL", "fsdp")
+    with pytest.raises(Problem, match=said):
+        next(tune.run(pruning(tmp_path, parents, ramp="cubic:steps=2", prune=prune)))
+
+
 def test_a_checkpoint_follows_every_pruning(tmp_path, parents):
     run = tune.run(pruning(tmp_path, parents, steps=8, **RAMPS["masked"]))
     assert next(progress for progress in run if progress.unit == "step").done == 1
@@ -254,6 +270,16 @@ def test_lora_star_follows_the_ramp_of_that_section(tmp_path, parents, monkeypat
     assert said(given)["sparsity"]["after"] == pytest.approx(0.6, abs=1e-3)
 
 
+def test_lora_star_prunes_an_nm_model_to_that_pattern_again(tmp_path, parents):
+    given = pruning(tmp_path, parents, method="lora_star:rank=4", prune={"pattern": "2:4", "sparsity": 0.5})
+    list(tune.run(given))
+    masks, model = keep.load(given.folder), models.load(given.folder)
+    for name, mask in masks.items():
+        assert (mask.unflatten(1, (-1, 4)).sum(-1) == 2).all(), name
+        assert not model.get_submodule(name).weight[~mask].any(), name
+    assert said(given)["sparsity"]["merged"] < 0.1 < 0.5 <= said(given)["sparsity"]["after"]
+
+
 def test_a_mask_that_grew_is_noticed(tmp_path, parents, monkeypatch):
     support = rooms.load("method", "seft")._support
 
@@ -262,8 +288,35 @@ def test_a_mask_that_grew_is_noticed(tmp_path, parents, monkeypatch):
 
     monkeypatch.setattr(support, "lowest", none_leaves)
     given = job(tmp_path, parents, "llama", method="seft:density=0.05,interval=2,window=1")
-    with pytest.raises(Problem, match=r"model\.layers\.0.*weights in its mask, which had"):
+    with pytest.raises(Problem, match=r"model\.layers\.0.*weights in its mask, which may have"):
         list(tune.run(given))
+
+
+def test_a_mask_that_grew_beyond_its_methods_own_budget_is_noticed(tmp_path, parents, monkeypatch):
+    spiel = rooms.load("method", "spiel")
+
+    def more(weight, keep, trained, moments, step, steps):
+        keep.view(-1)[: trained["values"].numel() + 1 + int(keep.sum())] = True
+
+    list(tune.run(job(tmp_path / "within", parents, "llama", method="spiel:density=0.05,interval=2,window=1")))
+    monkeypatch.setattr(spiel, "evolve", more)
+    given = job(tmp_path, parents, "llama", method="spiel:density=0.05,interval=2,window=1")
+    with pytest.raises(Problem, match=r"model\.layers\.0.*weights in its mask, which may have"):
+        list(tune.run(given))
+
+
+def test_what_was_held_before_the_model_came_is_told_with_the_peak(tmp_path, parents, monkeypatch):
+    """A run that is resumed in a process that holds more tells of the process that added most."""
+    held, order = [4096, 2**40], []
+    monkeypatch.setattr(tune.memory, "held", lambda device: order.append("held") or held.pop(0))
+    monkeypatch.setattr(tune, "changeable", lambda source, load=tune.changeable: order.append("load") or load(source))
+    given = job(tmp_path, parents, "llama")
+    begun = tune.run(given)
+    next(begun)
+    begun.close()
+    list(tune.run(given))
+    assert order == ["held", "load"] * 2
+    assert said(given)["held_memory_bytes"] == 4096 < said(given)["peak_memory_bytes"] < 2**40
 
 
 def test_gradients_are_counted_by_themselves(tmp_path, parents):

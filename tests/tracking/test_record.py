@@ -206,9 +206,14 @@ def test_records_import_nothing_heavy():
 
 def test_a_record_keeps_what_a_training_cost(tmp_path):
     said = {"steps": 3, "parameters": 9, "trained_parameters": 4, "peak_memory_bytes": 7, "step_seconds": 0.5}
+    said |= {"held_memory_bytes": 2}
     (tmp_path / record.SUMMARY).write_text(json.dumps({**said, "sparsity": {"after": 0.5, "merged": 0.0}}))
     cost = {name: said[name] for name in record.COST} | {"merged": 0.0}
     assert record._cost("tune", tmp_path) == record._cost("pretrain", tmp_path) == {"cost": cost}
     assert record._cost("prune", tmp_path) == {}
+    more = {"gradient": {"samples": 2, "seconds": 3.5}, "prunings": [{"seconds": 1.0}, {"seconds": 2.0}]}
+    (tmp_path / record.SUMMARY).write_text(json.dumps({**said, **more, "sparsity": {"after": 0.5}}))
+    cost = record._cost("tune", tmp_path)["cost"]
+    assert (cost["gradient_seconds"], cost["pruning_seconds"]) == (3.5, 3.0)
     (tmp_path / record.SUMMARY).write_text(json.dumps({"sparsity": {"after": 0.5}}))
     assert record._cost("tune", tmp_path) == {}

@@ -51,8 +51,8 @@ CASES = {
     "hidden states alone": {**FIVE, "loss": "squarehead"},
 }
 METHODS = ("lors:rank=4,samples=8", "spp", "sparse_peft:rank=4", "losa:rank=4,dropout=0.0", "lora_star:rank=4")
-MOVING = ("spiel:interval=3,window=1",)
-CASES |= {method: {**FIVE, "loss": "cross_entropy", "method": method} for method in (*METHODS, *MOVING)}
+METHODS += ("spiel:interval=2,window=1",)
+CASES |= {method: {**FIVE, "loss": "cross_entropy", "method": method, "steps": 3} for method in METHODS}
 
 
 def ramp(criterion: str = "wanda", allocation: str = "uniform", **section) -> dict:

@@ -8,6 +8,10 @@ positions; its released code under DDP takes each process's own.
 
 The two codes differ in the last state, which `final` chooses, and in eps: 2^-7 (the bf16 machine epsilon) for MPT, 1e-9
 for T5, 1e-8 for Whisper. 2^-7 is no small number next to the hidden states of a small model; `teacher_scale` tells.
+
+`tokens`, `distance` and `layers` are what the authors tried before they settled on the defaults: the switches of
+SparseFinetuning's `scripts/train/old_train_sparse.py`, which began as answer, norm, mean. TACO4NLP keeps one of them,
+`--feat_loss l2`, which is mse here.
 """
 
 from __future__ import annotations
@@ -16,12 +20,15 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import BoolTensor, Tensor
 
+from harness.problems import Problem
 from harness.ranges import NonNegative
 from harness.tuning.forward import Forward
 
 HIDDEN = True
+SINCE = {"tokens": "valid", "distance": "normalised", "layers": "sum"}
+"""Options that came after the first results: no stage's key knows them at these values (`runs.decides`)."""
 
 
 def loss(
@@ -31,6 +38,9 @@ def loss(
     *,
     eps: NonNegative = 0.0078125,
     final: Literal["norm", "block"] = "norm",
+    tokens: Literal["valid", "answer", "all"] = "valid",
+    distance: Literal["normalised", "mse", "elementwise", "norm"] = "normalised",
+    layers: Literal["sum", "mean"] = "sum",
 ) -> dict[str, Tensor]:
     """Squared error of every block's output, relative to the teacher's mean square.
 
@@ -38,17 +48,39 @@ def loss(
         student: The student's result with hidden states.
         teacher: The teacher's result with hidden states, of the same shapes.
         total: Sums a tensor over the processes that share the micro-batch, without a gradient.
-        eps: What is added to the teacher's mean square.
+        eps: What is added to the teacher's mean square, or to its squares where the distance is elementwise.
         final: The last state: "norm", the output of the final norm in place of the last block's (MPT), or "block", the
             last block's own output (T5, Whisper).
+        tokens: The positions that enter: "valid", prompt and answer; "answer", those that the answer is predicted from,
+            of a decoder alone (the released switch takes the labels' mask unmoved, one position later); "all", padding
+            too, where micro-batches still weigh by their valid positions.
+        distance: "normalised", mean((h - t)^2) / (mean(t^2) + eps); "mse", its numerator; "elementwise",
+            mean((h - t)^2 / (t^2 + eps)); "norm", the mean over positions of |h - t|, not squared.
+        layers: "sum" over the blocks of all stacks, or their "mean".
+
+    Raises:
+        Problem: The answer's positions are asked for, and the model has no decoder.
     """
-    return {
-        stack: sum(
-            mean_square(s.float() - t.float(), valid) / (mean_square(t.float(), valid, total) + eps)
+    terms = {
+        name: [
+            _between(s.float(), t.float(), chosen, distance, eps, total)
             for s, t in zip(states(student, stack, final), states(teacher, stack, final), strict=True)
-        )
-        for stack, valid in student.valid.items()
+        ]
+        for name, (stack, chosen) in _positions(student, tokens).items()
     }
+    count = sum(map(len, terms.values())) if layers == "mean" else 1
+    return {name: sum(found) / count for name, found in terms.items()}
+
+
+def _positions(student: Forward, tokens: str) -> dict[str, tuple[str, BoolTensor]]:
+    """Returns by the name of a set its stack and the positions [batch, time] of it that enter."""
+    if tokens == "answer":
+        if "decoder" not in student.valid:
+            hint = "squarehead:tokens=valid"
+            raise Problem("squarehead:tokens=answer needs answers of tokens: the model has no decoder", hint=hint)
+        return {"answer": ("decoder", student.answer)}
+    every = tokens == "all"
+    return {stack: (stack, torch.ones_like(valid) if every else valid) for stack, valid in student.valid.items()}
 
 
 def states(result: Forward, stack: str, final: str) -> tuple[Tensor, ...]:
@@ -67,6 +99,16 @@ def mean_square(x: Tensor, valid: Tensor, total: Callable[[Tensor], Tensor] = la
     """
     squares = x.square().sum(dim=-1)
     return total(torch.where(valid, squares, 0.0).sum()) / total(valid.sum() * x.shape[-1])
+
+
+def _between(s: Tensor, t: Tensor, chosen: Tensor, distance: str, eps: float, total: Callable) -> Tensor:
+    """Returns the distance of the student's states s from the teacher's t [batch, time, width] over some positions."""
+    if distance == "norm":
+        return torch.linalg.vector_norm((s - t)[chosen], dim=-1).mean()
+    if distance == "elementwise":
+        return ((s - t).square() / (t.square() + eps))[chosen].mean()
+    error = mean_square(s - t, chosen)
+    return error if distance == "mse" else error / (mean_square(t, chosen, total) + eps)
 
 
 def teacher_scale(teacher: Forward) -> dict[str, tuple[float, ...]]:

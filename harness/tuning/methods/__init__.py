@@ -25,14 +25,20 @@ allot(errors, turn, *, <options>) -> list[dict[str, Tensor]]
     Called after every pruning of a ramp (`tune.ramp`): new values of what `state` keeps, for the layers of each block,
     from each block's reconstruction error and the number of prunings done.
 
+budget(keep, *, <options>) -> int
+    The most weights that a layer's mask may have in the end, of a method whose mask may grow (`KEEPS`).
+
 Constants of a file, all optional:
 
 FREEZES = True     everything of the model that the method does not train is frozen
 MERGES = False     the result is the sparse model with an adapter beside it, because merged it would not be sparse
-KEEPS = False      the mask moves and may grow, by a budget of the method's own
+KEEPS = False      the mask moves and may grow up to `budget`, which no N:M pattern allows
 PRUNES = True      merged it is dense, and the tune stage prunes it again as the cell's prune section says
 GRADIENT = {...}   values of options with which `prepare` looks at its gradient; with others it is given None instead
 RANK = "rank"      the option that is the rank of a product: at most a layer's smaller side
 REVIVES = "..."    the option with which pruned weights come back, which no N:M pattern allows
+ONLY_WITH = {...}  options that are looked at only while others have these values, {"option": {"other": value}}: a
+                   section refuses them elsewhere, unless they have their defaults
+RAMPS = ("...",)   options that only a ramp (`tune.ramp`) looks at, refused likewise
 AGED = True        the optimiser counts the updates of every single number (`tuning/optimizer.py`)
 """

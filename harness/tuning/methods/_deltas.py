@@ -27,7 +27,7 @@ from harness.tuning.methods._masked_product import compute_dtype, flattened
 
 CLOSED = -1
 """A layer's count of gradients while none is looked at."""
-CPU_BAND, BAND = 2**21, 2**24
+CPU_BAND, BAND = 2**19, 2**24
 """Numbers of the dense gradient that are made at once, on a CPU and elsewhere."""
 
 
@@ -181,6 +181,29 @@ def enough(there: int, count: int) -> None:
     if count > there:
         hint = "a lower rank or density, or lower sparsity"
         raise Problem(f"a layer cannot have {count} sparse deltas: it has {there} weights for them", hint=hint)
+
+
+def refuse_pattern(keep: BoolTensor, hint: str) -> None:
+    """Refuses an N:M mask, in which no pruned weight can come back.
+
+    Raises:
+        Problem: Every group of the mask [out, in] keeps as many.
+    """
+    if found := pattern(keep):
+        what = f"every group of {found[1]} keeps {found[0]}, and revived weights would break that pattern"
+        raise Problem(what, hint=hint)
+
+
+def pattern(keep: BoolTensor) -> tuple[int, int] | None:
+    """Returns the N:M that a mask [out, in] has, M from 2 to 64 and narrower than a row, or None."""
+    columns = keep.shape[1]
+    for m in range(2, min(65, columns)):
+        if columns % m == 0:
+            counts = keep.view(-1, m).sum(1)
+            n = int(counts[0])
+            if 0 < n < m and bool((counts == n).all()):
+                return n, m
+    return None
 
 
 def marked(positions: Tensor, among: Tensor) -> BoolTensor:

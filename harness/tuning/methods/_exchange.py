@@ -43,15 +43,17 @@ def check(interval: int, window: int) -> None:
         raise Problem(what, hint="interval must exceed window")
 
 
-def tensors(indices: Tensor) -> dict[str, Tensor]:
-    """Returns a layer's first state: its positions, an open window, and room for n candidates."""
-    return {
-        "indices": indices,
-        "candidates": torch.zeros_like(indices),
-        "sums": torch.zeros_like(indices, dtype=torch.float32),
-        "squares": torch.zeros_like(indices, dtype=torch.float32),
-        "count": torch.zeros((), dtype=torch.int32, device=indices.device),
-    }
+def tensors(indices: Tensor, squares: bool = True) -> dict[str, Tensor]:
+    """Returns a layer's first state: its positions, an open window, and room for n candidates.
+
+    Args:
+        indices: [n], flat positions.
+        squares: Whether second moments are made of the window, and so its squares are summed.
+    """
+    made = {"indices": indices, "candidates": torch.zeros_like(indices)}
+    for name in ("sums", "squares") if squares else ("sums",):
+        made[name] = torch.zeros_like(indices, dtype=torch.float32)
+    return {**made, "count": torch.zeros((), dtype=torch.int32, device=indices.device)}
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def candidates(kept: Mapping[str, Tensor], allowed: BoolTensor | None = None) ->
         return found.masked_fill_(~allowed.view(-1)[band.start : band.start + len(found)], -1)
 
     named = int(kept["count"]) > 0
-    return Look(kept["candidates"], kept["sums"], kept["squares"], None if named else size)
+    return Look(kept["candidates"], kept["sums"], kept.get("squares"), None if named else size)
 
 
 def observe(bands: Iterable[Band], kept: Mapping[str, Tensor], looks: Sequence[Look]) -> None:
@@ -208,15 +210,15 @@ def place(
         moments: The optimiser's state of the values.
         slots: Numbers of slots.
         chosen: As many numbers of candidates.
-        age: The window's updates; 0 begins without moments.
+        age: The window's updates; 0 begins without moments, which take no squares.
     """
     kept["indices"][slots] = kept["candidates"][chosen]
     values.data[slots] = 0.0
-    beta1, beta2 = moments["betas"]
-    count = kept["count"].float()
     moments["age"][slots] = float(max(age, 1))
-    moments["exp_avg"][slots] = (kept["sums"][chosen] / count * (1 - beta1**age)).to(values.dtype)
-    moments["exp_avg_sq"][slots] = (kept["squares"][chosen] / count * (1 - beta2**age)).to(values.dtype)
+    for name, sums, beta in zip(("exp_avg", "exp_avg_sq"), ("sums", "squares"), moments["betas"], strict=True):
+        moments[name][slots] = 0.0
+        if age:
+            moments[name][slots] = (kept[sums][chosen] / kept["count"].float() * (1 - beta**age)).to(values.dtype)
 
 
 def close(kept: Mapping[str, Tensor]) -> None:

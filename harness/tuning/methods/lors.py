@@ -32,6 +32,7 @@ from harness.tuning.methods.lora import factors
 FREEZES = True
 RANK = "rank"
 GRADIENT = {"init": "gradient"}
+ONLY_WITH = {"samples": {"init": "gradient"}, "gamma": {"init": "gradient"}}
 POWER_ITERATIONS = 4
 OVERSAMPLING = 4
 

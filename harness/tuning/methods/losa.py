@@ -34,6 +34,7 @@ from harness.tuning.methods.lora import dropped, factors
 
 FREEZES = True
 RANK = "rank"
+RAMPS = ("mean", "growth", "budget")
 
 
 def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 8) -> dict[str, Tensor]:

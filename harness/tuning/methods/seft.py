@@ -22,13 +22,19 @@ from typing import Literal
 import torch
 from torch import BoolTensor, Tensor
 
-from harness.problems import Problem
 from harness.ranges import Count, Fraction
 from harness.tuning.methods import _deltas, _exchange, _support
 
 FREEZES = True
 AGED = True
 REVIVES = "reactivate"
+ONLY_WITH = {
+    "density": {"rank": None},
+    "score": {"reactivate": True},
+    "sensitivity": {"reactivate": True, "score": "sensitivity"},
+    "prune": {"reactivate": True},
+    "exempt": {"reactivate": True, "prune": "round"},
+}
 
 
 def prepare(
@@ -51,22 +57,9 @@ def prepare(
     """
     number = _deltas.budget(weight.shape, density, rank)
     _deltas.enough(int(keep.sum()), number)
-    if reactivate and (found := _pattern(keep)):
-        what = f"every group of {found[1]} keeps {found[0]}, and revived weights would break that pattern"
-        raise Problem(what, hint="write seft:reactivate=false")
+    if reactivate:
+        _deltas.refuse_pattern(keep, "write seft:reactivate=false")
     return {"values": weight.new_zeros(number, dtype=torch.promote_types(weight.dtype, torch.float32))}
-
-
-def _pattern(keep: BoolTensor) -> tuple[int, int] | None:
-    """Returns the N:M that a mask has, M from 2 to 64 and narrower than a row, or None."""
-    columns = keep.shape[1]
-    for m in range(2, min(65, columns)):
-        if columns % m == 0:
-            counts = keep.view(-1, m).sum(1)
-            n = int(counts[0])
-            if 0 < n < m and bool((counts == n).all()):
-                return n, m
-    return None
 
 
 def state(
@@ -78,6 +71,7 @@ def state(
     reactivate: bool = True,
     initial: Literal["live", "all"] = "live",
     score: Literal["sensitivity", "magnitude"] = "sensitivity",
+    newborn: Literal["seeded", "zero"] = "seeded",
     interval: Count = 60,
     window: Count = 5,
 ) -> dict[str, Tensor]:
@@ -91,6 +85,7 @@ def state(
         reactivate: Likewise.
         initial: Where the first positions lie: in the mask, or anywhere.
         score: What decides which weights leave the mask.
+        newborn: As in `evolve`; only `seeded` needs the sums of squares.
         interval: Updates from one round to the next: 60 was best for C4, 10 for commonsense reasoning.
         window: Updates whose gradients a round looks at.
 
@@ -101,7 +96,7 @@ def state(
     number = _deltas.budget(weight.shape, density, rank)
     indices = _deltas.places(weight, keep if initial == "live" else None, number)
     scored = _support.tensors(indices) if reactivate and score == "sensitivity" else {}
-    return {**_exchange.tensors(indices), **scored, "support": keep.sum(dtype=torch.int32)}
+    return {**_exchange.tensors(indices, newborn == "seeded"), **scored, "support": keep.sum(dtype=torch.int32)}
 
 
 def adapt(

@@ -26,6 +26,7 @@ from harness.tuning.methods.lora import dropped, factors
 
 FREEZES = True
 RANK = "rank"
+ONLY_WITH = {"alpha": {"scaled": True}}
 
 
 def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 16, ranks: str | None = None) -> dict[str, Tensor]:

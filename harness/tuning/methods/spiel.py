@@ -3,7 +3,7 @@
 Ansell et al., "Scaling Sparse Fine-Tuning to Large Language Models", arXiv:2401.16405: SpIEL-AG, with the defaults of
 its release (`_deltas.py`, `_exchange.py`). Positions are drawn from the whole matrix, pruned weights included: on a
 pruned model the result has at most nnz(W) + n nonzeros a layer. That budget is this method's own (`KEEPS`): its mask is
-the pruned model's together with its n positions, and moves with them.
+the pruned model's together with its n positions, and moves with them. An N:M mask would not stay one, and is refused.
 
 Different from the release: the budget is a share of each pruned layer's own weights, where theirs is one of all
 parameters, embeddings included, that the layers share out by their sizes; `rank` is exact in both.
@@ -24,6 +24,7 @@ from harness.tuning.methods import _deltas, _exchange
 FREEZES = True
 AGED = True
 KEEPS = False
+ONLY_WITH = {"density": {"rank": None}}
 
 
 def prepare(
@@ -39,9 +40,18 @@ def prepare(
 
     Returns:
         `values` [n] of zeros, in float32 at least.
+
+    Raises:
+        Problem: The mask is N:M and would not stay so.
     """
+    _deltas.refuse_pattern(keep, "seft:reactivate=false keeps it")
     number = _deltas.budget(weight.shape, density, rank)
     return {"values": weight.new_zeros(number, dtype=torch.promote_types(weight.dtype, torch.float32))}
+
+
+def budget(keep: BoolTensor, *, density: Fraction = 0.01, rank: Count | None = None) -> int:
+    """Returns nnz + n: the mask [out, in] of the pruned model and as many positions as there are values."""
+    return int(keep.sum()) + _deltas.budget(keep.shape, density, rank)
 
 
 def state(

@@ -53,16 +53,17 @@ def merge(weight, keep, trained):
 def place(tmp_path, monkeypatch):
     """A function that puts a file into the room of methods."""
 
-    class Room(rooms.Room):
-        path = tmp_path / "room"
+    folder, own = tmp_path / "room", rooms.ROOMS["method"].folder
+    folder.mkdir()
 
-    room = rooms.ROOMS["method"]
-    Room.path.mkdir()
-    monkeypatch.setitem(rooms.ROOMS, "method", Room(room.kind, room.folder, room.verbs))
-    monkeypatch.setattr(methods, "__path__", [str(Room.path)])
+    def file(package, of, name, found=rooms._file):
+        return found(folder.parent, folder.name, name) if of == own else found(package, of, name)
+
+    monkeypatch.setattr(rooms, "_file", file)
+    monkeypatch.setattr(methods, "__path__", [str(folder)])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    yield lambda name, text: (Room.path / f"{name}.py").write_text(text)
-    for path in Room.path.glob("*.py"):
+    yield lambda name, text: (folder / f"{name}.py").write_text(text)
+    for path in folder.glob("*.py"):
         sys.modules.pop(f"{methods.__name__}.{path.stem}", None)
 
 
