@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import export, rooms
+from harness import exported, rooms
 from harness.problems import Problem
 from harness.spec.fits import WIDTHS, config_at, family_of
 
@@ -86,8 +86,8 @@ def _weights(folder: Path) -> list[Path]:
             return [folder / name]
         if (index := folder / f"{name}{INDEX}").is_file():
             return [folder / part for part in _named(index)]
-    if export.is_packed(folder):
-        expand = f"harness export {folder} --format {export.PLAIN} --out DIR"
+    if exported.is_packed(folder):
+        expand = f"harness export {folder} --format {exported.PLAIN} --out DIR"
         hint = f"take the model it was made from, or expand it: {expand}"
         raise Problem("this model is packed, which engines read and nothing else", where=str(folder), hint=hint)
     names = ", ".join(f"{name}, {name}{INDEX}" for name in WEIGHTS)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from harness import rooms
 from harness.data._rows import head
+from harness.tuning.batches import steps_for_tokens
 
 Collate = Callable[[Sequence[Any]], dict[str, Tensor]]
 
@@ -25,7 +26,22 @@ def rows_for(options: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 def examples_for(
     rows: Sequence[Mapping[str, Any]], options: Mapping[str, Any], processor: Any
 ) -> tuple[Sequence[Any], Collate]:
-    """Returns the examples that a section's task makes of rows, and the function that collates them into a batch."""
+    """Returns the examples that a section's task makes of rows, and the function that collates them into a batch.
+
+    A task that keeps its examples for later runs is told what decides the rows, and how many of them this run needs.
+    """
     task = rooms.parse(options["task"]).name
     features = rooms.bind("task", options["task"], "examples")(rows, processor)
+    if hasattr(features, "kept"):
+        data, split = rooms.resolve("data", options["data"]), options["split"]
+        identity = [rooms.bind("data", data, "source")([split]).identity, str(data), split, options["rows"]]
+        features = features.kept(data.name, identity, _needed(options, features))
     return features, partial(rooms.load("task", task).collate, processor=processor)
+
+
+def _needed(options: Mapping[str, Any], features: Sequence[Any]) -> int | None:
+    """Returns how many examples a section's steps or tokens come to; None where it goes through all there are."""
+    steps = options.get("steps")
+    if options.get("tokens"):
+        steps = steps_for_tokens(options["tokens"], features, options["batch_size"])
+    return steps and steps * options["batch_size"]

@@ -26,10 +26,19 @@ def fitting(features: Sequence[Any], model: Any) -> Sequence[Any]:
     would be the number of some other class, or of none.
 
     Args:
-        features: From a task's `examples`; `classes`, where one has it, is how many classes its label is of.
+        features: From a task's `examples`; `classes`, where one has it, is how many classes its label is of. Windows of
+            one `length` are checked at once.
         model: The model they are for; where its configuration names no number of positions, no length is checked.
+
+    Raises:
+        Problem: The windows are longer than the decoder positions.
     """
     whole, most = not model.config.is_encoder_decoder, positions(model.config)
+    if length := getattr(features, "length", None):
+        if length > most:
+            said = f"windows of {length} tokens are longer than the {most} that the model's decoder reads"
+            raise Problem(said, hint="take a smaller length")
+        return features
 
     def checked(index: int) -> Any:
         feature = features[index]

@@ -9,16 +9,20 @@
     word-ppl-wikitext: word-ppl after lm-eval's clean-up of WikiText's spacing, words and bytes counted before it: its
         task `wikitext` is this over EleutherAI/wikitext_document_level.
 
-Training windows are made like the first protocol's, or, for calibration as the pruning papers do it over C4, cropped at
-random from long documents (`cut=crops`). Rows that are `input_ids` already are examples as they stand.
+Training windows are made like the first protocol's, for text that fits into memory some 150 bytes a character; or, for
+calibration as the pruning papers do it over C4, cropped at random from long documents (`cut=crops`); or, for
+pretraining, of documents tokenised one by one into a file, as many as the run's tokens need (`cut=packed`). Rows that
+are `input_ids` already are examples as they stand.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import numpy
+import psutil
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -30,24 +34,30 @@ from harness.ranges import Count, Whole
 from harness.tasks._batches import Predictions, in_batches, inputs
 from harness.tasks._crops import Crops
 from harness.tasks._lengths import positions
+from harness.tasks._packed import Packed
+from harness.tasks._windows import Windows
 
 READS = "text"
 METRIC = "perplexity"
+JOINED = 150
+"""Bytes that a character of a text tokenised at once takes meanwhile; measured: 663 a token of WikiText-2."""
 
 
-def _windows(rows: Sequence[Mapping[str, str]], processor: Any, length: int) -> list[list[int]]:
+def _windows(rows: Iterable[Mapping[str, str]], processor: Any, length: int) -> Windows:
     """Returns the token windows of the joined documents.
 
     Raises:
-        Problem: The text is shorter than one window.
+        Problem: The text is shorter than one window, or too long to be tokenised at once on this machine.
     """
-    text = "\n\n".join(map(_text, rows))
-    ids = processor(text, verbose=False).input_ids
-    if len(ids) < length:
-        raise Problem(
-            f"the text has {len(ids)} tokens, fewer than one window of {length}", hint="take a smaller window"
-        )
-    return [ids[at : at + length] for at in range(0, len(ids) - length + 1, length)]
+    memory, size, texts = psutil.virtual_memory().total, 0, []
+    for row in rows:
+        texts.append(_text(row))
+        size += len(texts[-1])
+        if size * JOINED > memory:
+            said = f"more than {memory / 2**30:.1f} GiB, all of this machine's memory, to tokenise at once"
+            hint = "take fewer rows; or train with cut=packed, which tokenises documents one by one into a file"
+            raise Problem(f"the first {len(texts):,} of these documents joined need {said}", hint=hint)
+    return Windows(numpy.array(processor("\n\n".join(texts), verbose=False).input_ids, numpy.uint32), length)
 
 
 def examples(
@@ -55,7 +65,7 @@ def examples(
     processor: Any,
     *,
     length: Count = 512,
-    cut: Literal["joined", "crops"] = "joined",
+    cut: Literal["joined", "crops", "packed"] = "joined",
     seed: Whole = 0,
 ) -> Sequence[dict[str, list[int]]]:
     """Windows of the documents; rows of `input_ids` are taken as they are.
@@ -65,22 +75,26 @@ def examples(
         processor: The tokenizer.
         length: Tokens a window.
         cut: joined: the documents are joined and cut into windows. crops: a random window out of each document that is
-            longer, the draw of SparseGPT and Wanda.
+            longer, the draw of SparseGPT and Wanda. packed: each document is tokenised by itself, and windows are cut
+            from one after another; a run of so many tokens or steps reads no more documents than it needs.
         seed: With `cut=crops`, draws where a document's window begins.
 
     Returns:
         `input_ids` each.
 
     Raises:
-        Problem: The text is shorter than one window, or token ids are not the tokenizer's.
+        Problem: The text is shorter than one window or too long for `cut=joined`, the tokenizer cannot pack, or token
+            ids are not the tokenizer's.
     """
-    if len(rows) and "input_ids" in rows[0]:
-        if cut == "crops":
-            raise Problem("these rows are input_ids, which are used as they are", hint="leave cut=crops out")
+    if "input_ids" in next(iter(rows), {}):
+        if cut != "joined":
+            raise Problem("these rows are input_ids, which are used as they are", hint=f"leave cut={cut} out")
         return Rows(range(len(rows)), lambda index: _exact(index, rows[index]["input_ids"], processor))
     if cut == "crops":
         return Crops(rows, processor, length, seed)
-    return [{"input_ids": ids} for ids in _windows(rows, processor, length)]
+    if cut == "packed":
+        return Packed(rows, processor, length)
+    return _windows(rows, processor, length)
 
 
 def _exact(index: int, ids: list[int], processor: Any) -> dict[str, list[int]]:
@@ -141,8 +155,8 @@ def predict(
     if protocol == "ppl-concat":
         name = f"ppl-{window}-concat"
 
-        def per_window(batch: list[list[int]]) -> list[dict[str, Any]]:
-            losses = _nll(model, processor, [(ids[:-1], ids[1:]) for ids in batch])
+        def per_window(batch: list[dict[str, list[int]]]) -> list[dict[str, Any]]:
+            losses = _nll(model, processor, [(w["input_ids"][:-1], w["input_ids"][1:]) for w in batch])
             return [{"protocol": name, "nll": nll, "tokens": window - 1} for nll in losses]
 
         return in_batches(_windows(rows, processor, window), start, batch_size, per_window)

@@ -1,4 +1,4 @@
-"""What a stage reads: a quantised model is evaluated and measured, and never pruned or tuned into another."""
+"""What a stage reads: a quantised model is evaluated and measured, and never trained or pruned into another."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from harness import models
 from harness.problems import Problem
 from harness.pruning import keep
 from harness.runs.job import Job
-from harness.spec.sections import Prune, Quantize, Tune
-from harness.stages import _load, prune, quantize, tune
+from harness.spec.sections import Prepare, Prune, Quantize, Tune
+from harness.stages import _load, prepare, prune, quantize, tune
 
 READS = {"data": "arithmetic:size=40", "task": "reasoning"}
 SECTIONS = {
+    prepare: Prepare.model_validate({"steps": 1, "lr": 1e-3, **READS}),
     prune: Prune.model_validate({"criterion": "magnitude", "sparsity": 0.5, **READS}),
     tune: Tune.model_validate({"loss": "cross_entropy", "steps": 1, "lr": 1e-3, **READS}),
 }
@@ -32,7 +33,7 @@ def quantised(tmp_path_factory, tiny_models):
     return made
 
 
-@pytest.mark.parametrize("stage", SECTIONS, ids=["prune", "tune"])
+@pytest.mark.parametrize("stage", SECTIONS, ids=["prepare", "prune", "tune"])
 def test_a_quantised_model_is_not_changed(quantised, tmp_path, stage):
     _load.verified(quantised)
     job = Job(SECTIONS[stage].model_dump(mode="json"), {"model": quantised}, tmp_path, tmp_path)

@@ -6,10 +6,12 @@ import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from harness.data._rows import Rows
 from harness.metrics import perplexity
 from harness.problems import Problem
 from harness.tasks import language_modelling as lm
@@ -34,7 +36,7 @@ def test_windows_are_the_joined_text_without_its_tail(llama, rows):
     assert len(examples) == len(ids) // 17 and len(ids) % 17
     assert [i for example in examples for i in example["input_ids"]] == ids[: 17 * len(examples)]
     assert ids.count(tokenizer.bos_token_id) == 1
-    batch = lm.collate(examples[:3], tokenizer)
+    batch = lm.collate([examples[i] for i in range(3)], tokenizer)
     assert torch.equal(batch["labels"], batch["input_ids"]) and batch["attention_mask"].all()
 
 
@@ -59,8 +61,9 @@ def test_ids_that_are_not_the_tokenizers_are_a_problem(llama):
 
 def test_ids_are_no_text(llama):
     rows = [{"input_ids": [3, 4]}]
-    with pytest.raises(Problem, match="used as they are"):
-        lm.examples(rows, llama[1], cut="crops")
+    for cut in ("crops", "packed"):
+        with pytest.raises(Problem, match=rf"used as they are\n.*leave cut={cut} out"):
+            lm.examples(rows, llama[1], cut=cut)
     with pytest.raises(Problem, match="text is needed here"):
         lm.texts(rows[0])
     for protocol in ("ppl-concat", "word-ppl"):
@@ -120,6 +123,17 @@ def test_too_few_long_documents_are_counted(llama, rows):
 def test_a_text_shorter_than_a_window_is_a_problem(llama, rows):
     with pytest.raises(Problem, match="fewer than one window of 4096"):
         lm.examples(rows[:2], llama[1], length=4096)
+
+
+def test_text_that_memory_cannot_join_is_refused_before_it_is_read(llama, rows, monkeypatch):
+    memory = lm.JOINED * sum(len(row["text"]) for row in rows[:5])
+    monkeypatch.setattr(lm.psutil, "virtual_memory", lambda: SimpleNamespace(total=memory))
+    assert len(lm.examples(rows[:5], llama[1], length=4))
+    read = []
+    spied = Rows(range(20), lambda index: read.append(index) or rows[index])
+    with pytest.raises(Problem, match=r"the first 6 of these documents joined need (.|\n)* cut=packed"):
+        lm.examples(spied, llama[1], length=4)
+    assert max(read) == 5
 
 
 def test_a_window_longer_than_the_context_is_a_problem(llama, mpt, rows):

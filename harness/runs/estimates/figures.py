@@ -23,12 +23,14 @@ class Estimate:
         memory: Peak bytes of the process, or of the GPU.
         least: Whether more is to come that cannot be foreseen: the trials of a search.
         unknown: Why a figure is missing.
+        disk: Bytes that its tokens take in the user's cache folder.
     """
 
     seconds: float | None = None
     memory: float | None = None
     least: bool = False
     unknown: str = ""
+    disk: float = 0
 
     def __str__(self) -> str:
         from harness.tracking.progress import clock
@@ -37,6 +39,8 @@ class Estimate:
             return f"unknown: {self.unknown}"
         time = f"time unknown: {self.unknown}" if self.seconds is None else clock(self.seconds)
         size = f"{self.memory / 2**30:.1f} GiB"
+        if self.disk:
+            size += f", {self.disk / 2**30:,.1f} GiB of tokens on disk"
         return f"{'at least' if self.least else 'about'} {time}, {size}"
 
 
