@@ -38,16 +38,16 @@ _WHAT = {"models": "model", "datasets": "data set"}
 
 @dataclass(frozen=True)
 class Source:
-    """Where one model or data set, or a package that scores, comes from.
+    """Where a model or data set comes from; or what else decides a result: a package that scores, a machine that is timed.
 
     Attributes:
-        kind: `hub`, `mirror`, `folder`, `generated` or `package`.
+        kind: `hub`, `mirror`, `folder`, `generated`, `package` or `machine`.
         name: The hub name, the folder's name, or the name of the generator.
         revision: The commit on the hub, `sha256:...` of a folder's content, a generator's version.
         path: The folder; None on the hub and for generated data.
     """
 
-    kind: Literal["hub", "mirror", "folder", "generated", "package"]
+    kind: Literal["hub", "mirror", "folder", "generated", "package", "machine"]
     name: str
     revision: str
     path: Path | None = None

@@ -60,12 +60,13 @@ def parsed(text: str) -> tuple[str, str]:
         Problem: It is not so written, or there is no such format or precision.
     """
     from harness import export
+    from harness.exported import GRAPH, PLAIN
 
     format, _, precision = text.rpartition(":")
     if not format:
         raise Problem(f"cannot read the form {text!r}", hint="write FORMAT:PRECISION, as in bitmask:int8")
     export.check(format, precision)
-    if format in (export.PLAIN, export.GRAPH):
+    if format in (PLAIN, GRAPH):
         raise Problem(f"{format} is not a packed form", hint="dense fp16 is always among the forms")
     return format, precision
 
@@ -147,11 +148,13 @@ def _dense(model: nn.Module, processor: Any, folder: Path) -> Form:
 
 def _packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str) -> Form:
     from harness import export
+    from harness.exported import PACKED
+    from harness.inference import weights
 
     folder.mkdir()
     export.export(model, processor, folder, format, precision)
-    linears = (folder / export.PACKED).stat().st_size
-    return Form(f"{format} {precision}", _size(folder), linears, folder, lambda: export.load(folder))
+    linears = (folder / PACKED).stat().st_size
+    return Form(f"{format} {precision}", _size(folder), linears, folder, lambda: weights.load(folder))
 
 
 def _size(folder: Path) -> int:
@@ -213,12 +216,13 @@ def command(model: str, forms: Sequence[str] = FORMS, sparsity: float = 0.75, *,
     chosen = [parsed(form) for form in forms]
 
     from harness import models, oneoff, show
-    from harness.inference.command import found, sparser, weights
+    from harness.inference.command import sparser
+    from harness.inference.weights import dense_weights, found
     from harness.runs import files
 
     oneoff.quiet()
     source = found(model)
-    zeroed = sparser(weights(source), sparsity)
+    zeroed = sparser(dense_weights(source), sparsity)
     said = {
         "benchmark": "load",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

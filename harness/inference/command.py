@@ -1,8 +1,8 @@
 """Engines measured on one model outside any experiment (`harness measure`): a sweep of batches, prompts and sparsities.
 
 Where sparsities are asked for, the model's smallest weights are set to zero first, by magnitude within each row: its
-answers are lost, its speed is that of a model so sparse. From two on, they give the sparsity at which an engine breaks
-even with the baseline, one line for every batch and prompt.
+answers are lost, its speed and its size are those of a model so sparse. From two on, they give the sparsity at which an
+engine breaks even with what it is compared with, and with its own dense weights, one line for every batch and prompt.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from typing import Any
 
 from torch import nn
 
-from harness import export, models, oneoff, rooms
+from harness import exported, models, oneoff, rooms
 from harness.inference import roofline, swap
-from harness.inference.baseline import baseline
+from harness.inference.baseline import baseline, own_dense
 from harness.inference.left_out import left_out, sentence
 from harness.inference.loading import loading
 from harness.inference.measure import Setting, device_of, measure
+from harness.inference.prompts import hears
 from harness.inference.report import loaded, table
+from harness.inference.weights import dense_weights, found
+from harness.problems import Problem
 from harness.pruning.patterns import unstructured
 from harness.runs import files
 from harness.runs.job import Progress
-from harness.runs.origins import Origins
-from harness.sources import Source, model_source
-from harness.stages._load import verified
 from harness.tracking.environment import environment
 
 FILE, TABLE = "measure.json", "measure.md"
+PROMPTS = (128,)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Sweep:
     engines: Sequence[str]
     setting: Setting
     batches: Sequence[int] = (1,)
-    prompts: Sequence[int] = (128,)
+    prompts: Sequence[int] = PROMPTS
     sparsities: Sequence[float] = ()
     against: str | None = None
 
@@ -69,7 +70,8 @@ def command(model: str, out: Path, sweep: Sweep) -> None:
     device_of([str(rooms.resolve("engine", text)) for text in (against, *sweep.engines)])
     source = found(model)
     with oneoff.becoming(folder) as (result, scratch):
-        dense, processor = weights(source), models.load_processor(source)
+        dense, processor = dense_weights(source), models.load_processor(source)
+        check_prompts(dense, sweep)
         reports: list[dict[str, Any]] = []
         oneoff.follow(sweeping(dense, sweep, reports), f"measuring {source.name}", show.console)
         said = {
@@ -77,7 +79,11 @@ def command(model: str, out: Path, sweep: Sweep) -> None:
             "left_out": left_out(source),
             "measurements": reports,
             "break_even": break_even(reports),
-            "forms": loading(dense, processor, forms(sweep.engines), scratch),
+            "forms": [
+                {"sparsity": sparsity, **form}
+                for sparsity in sweep.sparsities or (None,)
+                for form in loading(at(dense, sparsity), processor, forms(sweep.engines), scratch)
+            ],
             "environment": environment(),
         }
         text = tables(said)
@@ -86,30 +92,11 @@ def command(model: str, out: Path, sweep: Sweep) -> None:
     show.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def found(model: str) -> Source:
-    """Returns where a model comes from.
-
-    Raises:
-        Problem: It cannot be had or used.
-    """
-    if export.is_packed(Path(model).expanduser()):
-        return model_source(model)
-    origins = Origins()
-    source = origins.model(model)
-    origins.check()
-    return source
-
-
-def weights(source: Source) -> nn.Module:
-    """Returns a model's dense float32 weights; those of a packed folder are expanded."""
-    return export.load(source.path, dense=True) if export.is_packed(source.path) else swap.bare(verified(source))
-
-
 def sweeping(model: nn.Module, sweep: Sweep, reports: list[dict[str, Any]]) -> Iterator[Progress]:
     """Measures every combination, adding its report, with its sparsity, to `reports`."""
     combinations = list(itertools.product(sweep.sparsities or (None,), sweep.batches, sweep.prompts))
     for turn, (sparsity, batch, prompt) in enumerate(combinations):
-        zeroed = model if sparsity is None else sparser(model, sparsity)
+        zeroed = at(model, sparsity)
         setting = Setting(**{**vars(sweep.setting), "batch": batch, "prompt": prompt})
         steps = measure(zeroed, sweep.engines, setting, sweep.against)
         while True:
@@ -119,6 +106,22 @@ def sweeping(model: nn.Module, sweep: Sweep, reports: list[dict[str, Any]]) -> I
                 reports.append({"sparsity": sparsity, **ended.value})
                 break
             yield Progress(turn * step.total + step.done, len(combinations) * step.total, step.values, step.unit)
+
+
+def check_prompts(model: nn.Module, sweep: Sweep) -> None:
+    """Makes sure that no length of a prompt is asked for of a model that hears.
+
+    Raises:
+        Problem: One is.
+    """
+    if hears(model) and tuple(sweep.prompts) != PROMPTS:
+        what = f"{type(model).__name__} reads no prompt: it hears a window, which is always as long"
+        raise Problem(what, where="prompt", hint="leave the length of the prompt out")
+
+
+def at(model: nn.Module, sparsity: float | None) -> nn.Module:
+    """Returns a model at a sparsity of the sweep, None for the model as it is."""
+    return model if sparsity is None else sparser(model, sparsity)
 
 
 def sparser(model: nn.Module, sparsity: float) -> nn.Module:
@@ -131,16 +134,26 @@ def sparser(model: nn.Module, sparsity: float) -> nn.Module:
 
 
 def break_even(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns from which sparsity on an engine is no slower, for each, batch and prompt with two sparsities or more."""
-    points: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
+    """Returns from which sparsity on an engine is no slower than another, for each batch and prompt.
+
+    An engine with formats is compared with its own dense weights too (`over` says with what); dense ones have no such
+    sparsity, nor has a single point.
+    """
+    points: dict[tuple[str, str, int, int], list[tuple[float, float]]] = {}
     for report in reports:
         for name, engine in report["engines"].items():
-            if name != report["against"] and report["sparsity"] is not None:
-                key = (name, report["setting"]["batch"], report["setting"]["prompt"])
-                points.setdefault(key, []).append((report["sparsity"], engine["speedup"]["median"]))
+            own = own_dense(name)
+            if report["sparsity"] is None or "failed" in engine or name in (own, report["against"], report["torch"]):
+                continue
+            over = {"speedup": report["against"], "speedup_torch": report["torch"], "speedup_own": own}
+            for key, other in over.items():
+                if key in engine and (key == "speedup" or other != report["against"]):
+                    place = (name, other, report["setting"]["batch"], report["setting"]["prompt"])
+                    points.setdefault(place, []).append((report["sparsity"], engine[key]["median"]))
     return [
-        {"engine": name, "batch": batch, "prompt": prompt, "sparsity": roofline.break_even(*zip(*each, strict=True))}
-        for (name, batch, prompt), each in points.items()
+        {"engine": name, "over": other, "batch": batch, "prompt": prompt}
+        | {"sparsity": roofline.break_even(*zip(*each, strict=True)), "least": min(each)[0]}
+        for (name, other, batch, prompt), each in points.items()
         if len(each) > 1
     ]
 
@@ -149,7 +162,7 @@ def forms(engines: Sequence[str]) -> list[tuple[str, str]]:
     """Returns the forms on disk that go with engines, format and precision: the plain one, and the packed ones."""
     chosen = [rooms.resolve("engine", text) for text in engines]
     named = [(each.options["format"], each.options["precision"]) for each in chosen if each.name == "packed"]
-    return list(dict.fromkeys([(export.PLAIN, "fp32"), *named]))
+    return list(dict.fromkeys([(exported.PLAIN, "fp32"), *named]))
 
 
 def tables(said: Mapping[str, Any]) -> str:
@@ -157,17 +170,23 @@ def tables(said: Mapping[str, Any]) -> str:
     parts = [f"# {said['model'].partition('@')[0]}\n"]
     if said["left_out"]:
         parts.append(f"{sentence(said['left_out'])}\n")
-    for report in said["measurements"]:
-        if report["sparsity"] is not None:
-            parts.append(f"## {report['sparsity']:.0%} of the weights of the prunable layers are zero\n")
-        parts.append(table(report))
+    for sparsity in dict.fromkeys(report["sparsity"] for report in said["measurements"]):
+        if sparsity is not None:
+            parts.append(f"## {sparsity:.0%} of the weights of the prunable layers are zero\n")
+        parts += [table(report) for report in said["measurements"] if report["sparsity"] == sparsity]
+        parts.append(loaded([form for form in said["forms"] if form["sparsity"] == sparsity]))
     if said["break_even"]:
         lines = [
-            f"- {each['engine']}, batch {each['batch']}, prompt {each['prompt']}: "
-            + ("slower at all sparsities" if each["sparsity"] is None else f"{each['sparsity']:.0%}")
+            f"- {each['engine']}, batch {each['batch']}, prompt {each['prompt']}, over {each['over']}: {_from(each)}"
             for each in said["break_even"]
         ]
         parts.append("\n".join(["Break-even, the sparsity from which on it is no slower:", "", *lines]) + "\n")
-    if any(report["sparsity"] is not None for report in said["measurements"]):
-        parts.append("What follows is of the model as it is, before any of its weights were set to zero.\n")
-    return "\n".join([*parts, loaded(said["forms"])])
+    return "\n".join(parts)
+
+
+def _from(found: Mapping[str, Any]) -> str:
+    """Returns a break-even in words: where no point is slower, it lies below what was measured."""
+    if found["sparsity"] is None:
+        return "slower at all sparsities"
+    least = found["sparsity"] == found["least"]
+    return f"{found['sparsity']:.0%}" + (", the least that was measured" if least else "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 from torch import nn
 
 from harness import export, models
-from harness.inference import roofline
+from harness.exported import PLAIN
+from harness.inference import roofline, weights
 
 REPEATS = 3
 
@@ -31,14 +34,13 @@ def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], 
         Of each form `bytes_on_disk` (weights alone), `bytes_in_memory` and `load_seconds`, the median.
     """
     said = []
-    for turn, (format, precision) in enumerate(forms):
-        folder = scratch / f"form{turn}"
-        folder.mkdir()
+    for format, precision in forms:
+        folder = Path(tempfile.mkdtemp(dir=scratch))
         export.export(model, processor, folder, format, precision)
         seconds = []
         for _ in range(REPEATS):
             begin = time.perf_counter()
-            loaded = models.load(folder) if format == export.PLAIN else export.load(folder)
+            loaded = models.load(folder) if format == PLAIN else weights.load(folder)
             seconds.append(time.perf_counter() - begin)
         said.append(
             {
@@ -49,4 +51,6 @@ def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], 
                 "load_seconds": statistics.median(seconds),
             }
         )
+        del loaded  # before its files
+        shutil.rmtree(folder)
     return said

@@ -1,7 +1,8 @@
 """What a model is given to be timed: token ids drawn by a seed, or noise for a model that hears.
 
 How long a dense or sparse product takes does not depend on the numbers in it, and the count of new tokens is fixed, so
-a prompt needs no data set. Whisper hears its whole window whatever is said in it.
+a prompt needs no data set. Whisper hears its whole window whatever is said in it; how many tokens a transcript would
+take is another matter, so no real-time factor comes of it.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def prompts(model: nn.Module, batch: int, length: int, *, seed: int) -> dict[str
     """
     draw = torch.Generator().manual_seed(seed)
     config = model.config
-    if model.main_input_name == "input_features":
+    if hears(model):
         shape = (batch, config.num_mel_bins, 2 * config.max_source_positions)
         return {"input_features": torch.randn(shape, generator=draw).to(model.device, model.dtype)}
     if model.main_input_name != "input_ids" or not model.can_generate():
@@ -45,9 +46,14 @@ def start(model: nn.Module, batch: int) -> Tensor:
     return torch.full((batch, 1), first, device=model.device)
 
 
+def hears(model: nn.Module) -> bool:
+    """Says whether a model is given sound in the place of tokens."""
+    return model.main_input_name == "input_features"
+
+
 def seconds_heard(model: nn.Module) -> float | None:
     """Returns how many seconds of sound one row is, for a model that hears; None for the others.
 
     Whisper's frames are 10 ms apart, two to a position of its encoder.
     """
-    return model.config.max_source_positions / 50 if model.main_input_name == "input_features" else None
+    return model.config.max_source_positions / 50 if hears(model) else None

@@ -3,8 +3,8 @@
     bound = bytes read / bandwidth,   share = bound / measured
 
 What it must read are the weights of every layer that a step calls, as the engine stores them, and the cached keys and
-values; activations are small beside them. Bandwidth is measured by a read of memory that no cache holds. Where all
-weights fit in the last cache, a step may be faster than this bound.
+values, of which there are more with every token: the mean over the steps counts. Activations are small beside them.
+Bandwidth is measured by a read of memory that no cache holds. What fits in the last cache may be read faster than that.
 """
 
 from __future__ import annotations
@@ -62,10 +62,15 @@ def in_memory(model: nn.Module) -> int:
 
 
 @torch.inference_mode()
-def read_by_a_step(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, int]:
-    """Returns the bytes that the step after the prompt reads, by "weights" and "cache".
+def read_by_a_step(model: nn.Module, inputs: Mapping[str, Tensor], tokens: int = 2) -> dict[str, int]:
+    """Returns the bytes that a step after the prompt reads, by "weights" and "cache".
 
     Of an embedding, a step reads the rows of its tokens; it is left out, unless it is the output layer too.
+
+    Args:
+        model: What generates.
+        inputs: Its prompt.
+        tokens: How many are generated; the cache is the mean over the steps from the first of them to the last.
     """
     called: dict[int, int] = {}
 
@@ -74,6 +79,7 @@ def read_by_a_step(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, 
 
     decoder = Decoder(model, inputs)
     token = decoder.first().argmax(-1, keepdim=True)
+    before = sum(map(_bytes, _cached(decoder.cache)))
     leaves = [m for m in model.modules() if not isinstance(m, nn.Embedding) and stored(m)]
     hooks = [module.register_forward_hook(note) for module in leaves]
     try:
@@ -81,7 +87,8 @@ def read_by_a_step(model: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, 
     finally:
         for each in hooks:
             each.remove()
-    return {"weights": sum(called.values()), "cache": sum(map(_bytes, _cached(decoder.cache)))}
+    added = sum(map(_bytes, _cached(decoder.cache))) - before
+    return {"weights": sum(called.values()), "cache": before + added * tokens // 2}  # the steps' 1, 2, ..., tokens - 1
 
 
 def theoretical_flop_ratio(model: nn.Module, names: Sequence[str]) -> float:

@@ -42,15 +42,16 @@ def found(model: str) -> Source:
     return source
 
 
-def dense_weights(source: Source) -> nn.Module:
+def dense_weights(source: Path | Source) -> nn.Module:
     """Returns a model's dense float32 weights, with the grids that they lie on; those of a packed folder are expanded.
 
     Raises:
         Problem: The folder is not whole, or not what was written.
     """
-    if exported.is_packed(source.path):
-        return load(source.path, dense=True)
-    model, folder = swap.bare(verified(source)), snapshot(source)
+    folder = snapshot(source) if isinstance(source, Source) else source
+    if exported.is_packed(folder):
+        return load(folder, dense=True)
+    model = swap.bare(verified(source))
     if folder is not None and (folder / codes.FILE).is_file():
         grids.attach(model, {name: layer.grid for name, layer in codes.load(folder).items()})
     return model

@@ -19,7 +19,10 @@ HANDLING = ("checkpoint_every", "recompute")
 TOLD_BY_PARENT = ("start",)
 """What only says which model a stage reads: its parent's key holds that."""
 SINCE = {"tokens": None, "ramp": None, "restart": False, "last": None}
-"""Options of training that came after its first results: at these values, what was done before, no key knows them."""
+"""Options of training that came after its first results: at these values, what was done before, no key knows them.
+
+A loss says the same of its own options in a constant of this name; there the values are the options' defaults.
+"""
 CALIBRATION = ("data", "task", "split", "rows", "samples", "batch_size", "seed")
 SEARCH = ("search_data", "search_task", "search_split", "search_limit")
 """What is held out for an allocation that tries rates and judges them (`judge`)."""
@@ -44,6 +47,9 @@ def split(name: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[s
     for task in ("task", "search_task"):
         if decides.get(task):
             decides[task] = _for_verb(options[task], "predict" if name == "evaluate" else "examples")
+    if decides.get("loss"):
+        terms = rooms.resolve_terms("loss", decides["loss"])
+        decides["loss"] = " + ".join(str(rooms.Term(term.weight, _as_first(term.choice))) for term in terms)
     if "prune" in decides:
         decides["prune"] = split("prune", options["prune"])[0]
     return decides, {key: value for key, value in options.items() if key in idle}
@@ -94,6 +100,12 @@ def _needs(options: Mapping[str, Any]) -> set[str]:
     """Returns what the methods of a prune section are to be given, by the names of their positional arguments."""
     methods = [(kind, options[kind]) for kind in ("criterion", "solver", "refiner", "allocation") if options.get(kind)]
     return {need for kind, text in methods for need in rooms.ROOMS[kind].method(rooms.parse(text).name).needs}
+
+
+def _as_first(loss: rooms.Choice) -> rooms.Choice:
+    """Returns a loss without the options that came after its first results, where they do what was done before."""
+    since = rooms.ROOMS["loss"].method(loss.name).constants.get("SINCE", {})
+    return rooms.Choice(loss.name, {key: value for key, value in loss.options.items() if since.get(key, ...) != value})
 
 
 @functools.cache

@@ -42,7 +42,7 @@ class Stage:
         options: All that decides the result besides parents and sources: JSON values, defaults written out.
         parents: The stages whose folders it reads, by role ("model", "teacher").
         sources: Models and data from outside that it reads, by role ("model", "teacher", "data", "data/<task>",
-            "search").
+            "search"); packages that score it, and the machine and kernels that are timed.
         handling: Options that change no byte of the result (how often to checkpoint); not hashed.
         slug: The readable part of its folder's name; follows from the hashed content and is not hashed itself.
     """

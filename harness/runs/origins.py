@@ -1,19 +1,29 @@
-"""The models and data that stages read from outside, each looked up once while planning, and what cannot be used."""
+"""What stages read from outside, each looked up once while planning, and what cannot be used.
+
+That is models and data, and what a score depends on besides: an evaluation on packages, a time on the machine.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from harness import rooms
+from harness.inference.baseline import own_dense
 from harness.problems import Problem
 from harness.runs import usable
 from harness.runs.decides import held_out
-from harness.sources import Source, model_source, snapshot
+from harness.sources import Source, folder_at, model_source, snapshot
 from harness.spec.fits import config_at, wrong_model
+from harness.tracking.environment import environment
+
+KERNELS = rooms.PACKAGE / "inference" / "kernels" / "source"
+GPUS = Path("/proc/driver/nvidia/gpus")
 
 
 class Origins:
@@ -65,9 +75,29 @@ class Origins:
         for kind in ("task", "metric"):
             method = rooms.ROOMS[kind].method(rooms.parse(evaluation[kind]).name)
             for name in method.constants.get("PACKAGES", ()):
-                version = self._once(("package", name), lambda name=name: importlib.metadata.version(name))
-                found[f"package/{name}"] = Source("package", name, version)
+                found[f"package/{name}"] = self._package(name)
         return found
+
+    def machine(self, measuring: Mapping[str, Any]) -> dict[str, Source]:
+        """Returns what a time depends on: processor, threads, PyTorch or another runtime, the kernels' sources, a GPU.
+
+        Threads that nobody asks for are as many as torch takes: by OMP_NUM_THREADS, or the cores there are.
+        """
+        engines = [measuring["engine"], measuring["against"]]
+        threads = measuring["threads"] or os.environ.get("OMP_NUM_THREADS") or f"{os.cpu_count()} cores'"
+        processor = self._once(("processor",), lambda: environment()["cpu"])
+        found = {"processor": Source("machine", processor, f"{threads} threads")}
+        if any(own_dense(engine) for engine in engines):
+            found["kernels"] = Source("machine", "kernels", self._once(("kernels",), _kernels))
+        methods = [rooms.ROOMS["engine"].method(rooms.parse(each).name) for each in engines]
+        if any(method.constants["DEVICE"] == "cuda" for method in methods):
+            found["gpu"] = Source("machine", "gpu", self._once(("gpu",), _gpu))
+        for name in ("torch", *(method.name for method in methods if method.constants.get("PEER"))):
+            found[f"package/{name}"] = self._package(name)
+        return found
+
+    def _package(self, name: str) -> Source:
+        return Source("package", name, self._once(("package", name), lambda: _installed(name)))
 
     def _once(self, key: tuple, find: Callable[[], Any]) -> Any:
         if key not in self._known:
@@ -80,7 +110,7 @@ class Origins:
 
 
 def _usable(name: str) -> Source:
-    bare, at, revision = (name, "", "") if Path(name).expanduser().is_dir() else name.partition("@")
+    bare, at, revision = (name, "", "") if folder_at(name) else name.partition("@")
     source = model_source(bare, revision if at else "main")
     if source.path is not None:
         usable.check(source.path)
@@ -97,3 +127,26 @@ def _config(source: Source) -> Mapping[str, Any] | None:
 def _shown(task: str) -> bool:
     """Whether a task shows examples of the training split before each question."""
     return bool(rooms.parse(task).options.get("shots"))
+
+
+def _installed(package: str) -> str:
+    """Returns a package's version, or that it is not installed, which whoever needs it says."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _kernels() -> str:
+    """Returns the sha256 of the compiled kernels' sources, as the name of their library holds it."""
+    digest = hashlib.sha256()
+    for path in sorted(KERNELS.iterdir()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _gpu() -> str:
+    """Returns the names of the GPUs, as the driver tells them without torch."""
+    texts = (path.read_text(encoding="utf8") for path in sorted(GPUS.glob("*/information")))
+    models = [line for text in texts for line in text.splitlines() if line.startswith("Model")]
+    return ", ".join(line.partition(":")[2].strip() for line in models) or "none"

@@ -221,6 +221,7 @@ class _Planner:
                 **search,
                 **pruning,
                 **(self.origins.packages(decides) if name == "evaluate" else {}),
+                **(self.origins.machine(decides) if name == MEASURE else {}),
             },
             handling=handling,
             slug=slug(name, decides, reads.get("model")),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
+from harness import models, rooms
 from harness.inference import command
+from harness.inference.baseline import DENSE, own_dense
 from harness.inference.command import Sweep, break_even, forms, sparser, sweeping
 from harness.inference.measure import Setting
 from harness.inference.swap import prunable
+from harness.problems import Problem
 
 
 def test_a_sparser_model_loses_its_smallest_weights(tiny_models):
@@ -24,21 +29,53 @@ def test_a_sparser_model_loses_its_smallest_weights(tiny_models):
     assert torch.equal(made.lm_head.weight, model.lm_head.weight)
 
 
-def report(sparsity, batch, **speedups):
-    engines = {"base": {"speedup": {"median": 1.0}}}
+PACKED = str(rooms.resolve("engine", "packed:format=bitmask"))
+OWN = own_dense(PACKED)
+
+
+def report(sparsity, batch, against=DENSE, **speedups):
+    engines = {name: {"speedup": {"median": 1.0}, "speedup_own": {"median": 1.0}} for name in (against, DENSE, OWN)}
     engines |= {name: {"speedup": {"median": value}} for name, value in speedups.items()}
     setting = {"batch": batch, "prompt": 8}
-    return {"sparsity": sparsity, "against": "base", "setting": setting, "engines": engines}
+    return {"sparsity": sparsity, "against": against, "torch": DENSE, "setting": setting, "engines": engines}
+
+
+def found(*reports):
+    return {(each["engine"], each["over"]): each["sparsity"] for each in break_even(reports)}
 
 
 def test_break_even_is_found_for_each_engine_and_batch():
-    reports = [report(0.0, 1, a=0.5, b=0.2), report(0.5, 1, a=1.5, b=0.9), report(0.0, 4, a=2.0, b=0.5)]
-    found = break_even(reports)
-    assert found == [
-        {"engine": "a", "batch": 1, "prompt": 8, "sparsity": 0.25},
-        {"engine": "b", "batch": 1, "prompt": 8, "sparsity": None},
+    points = [(0.0, 1, 0.5, 0.2), (0.5, 1, 1.5, 0.9), (0.0, 4, 2.0, 0.5)]
+    reports = [report(sparsity, batch, torch_csr=a, torch_int8=b) for sparsity, batch, a, b in points]
+    assert break_even(reports) == [
+        {"engine": "torch_csr", "over": DENSE, "batch": 1, "prompt": 8, "sparsity": 0.25, "least": 0.0},
+        {"engine": "torch_int8", "over": DENSE, "batch": 1, "prompt": 8, "sparsity": None, "least": 0.0},
     ]
-    assert break_even([report(None, 1, a=2.0), report(None, 1, a=2.0)]) == []
+    assert break_even([report(None, 1, torch_csr=2.0), report(None, 1, torch_csr=2.0)]) == []
+
+
+def test_break_even_is_over_our_own_dense_weights_too():
+    said = []
+    for sparsity, own in ((0.0, 0.8), (0.5, 1.2)):
+        made = report(sparsity, 1, against=OWN)
+        made["engines"][PACKED] = {"speedup": {"median": own}, "speedup_own": {"median": own}}
+        made["engines"][PACKED]["speedup_torch"] = {"median": 2.0}
+        made["engines"]["onnxruntime"] = {"alone": True, "failed": "not installed"}
+        said.append(made)
+    assert found(*said) == {(PACKED, OWN): 0.25, (PACKED, DENSE): 0.0}
+    for made in said:
+        made["against"] = DENSE
+    assert found(*said) == {(PACKED, DENSE): 0.25, (PACKED, OWN): 0.25}
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "words"), [(None, "slower at all"), (0.5, "50%, the least that was measured"), (0.75, "75%")]
+)
+def test_a_break_even_below_all_points_is_not_said_to_be_one(sparsity, words):
+    each = {"engine": "e", "over": "o", "batch": 1, "prompt": 8, "sparsity": sparsity, "least": 0.5}
+    said = {"model": "a/model@1", "measurements": [], "break_even": [each], "forms": [], "left_out": {}}
+    assert f"- e, batch 1, prompt 8, over o: {words}" in command.tables(said)
+    assert ("the least" in command.tables(said)) is (sparsity == 0.5)
 
 
 def test_every_combination_is_measured_in_its_turn(monkeypatch):
@@ -72,8 +109,22 @@ def test_a_packed_engine_has_its_form_on_disk(engines, expected):
     assert forms(engines) == expected
 
 
-def test_forms_beside_zeroed_models_are_said_to_be_of_the_model_as_it_is(monkeypatch):
-    monkeypatch.setattr(command, "table", lambda report: "| its table |")
-    said = {"model": "a/model@1", "measurements": [{"sparsity": None}], "break_even": [], "forms": [], "left_out": {}}
-    assert "| its table |" in command.tables(said) and "as it is" not in command.tables(said)
-    assert "of the model as it is" in command.tables(said | {"measurements": [{"sparsity": 0.5}]})
+def test_forms_are_written_of_the_model_at_each_sparsity(tiny_models, tmp_path):
+    models.save(*tiny_models.tiny("llama"), tmp_path / "model")
+    setting = Setting(tokens=3, repeats=1, threads=1)
+    sweep = Sweep(["packed:format=bitmask"], setting, prompts=(8,), sparsities=(0.0, 0.75))
+    command.command(str(tmp_path / "model"), tmp_path / "out", sweep)
+    said = json.loads((tmp_path / "out" / command.FILE).read_text())
+    sizes = {(form["sparsity"], form["format"]): form["bytes_on_disk"] for form in said["forms"]}
+    assert sizes.keys() == {(s, form) for s in (0, 0.75) for form in ("hf-dense", "bitmask")}
+    assert sizes[0.75, "bitmask"] < sizes[0, "bitmask"] and sizes[0.75, "hf-dense"] == sizes[0, "hf-dense"]
+    tables = (tmp_path / "out" / command.TABLE).read_text().split("## 75%")
+    assert all(table.count("| hf-dense fp32 |") == table.count("| bitmask fp32 |") == 1 for table in tables)
+
+
+def test_a_length_of_a_prompt_is_refused_for_a_model_that_hears(tiny_models):
+    model, _ = tiny_models.tiny("whisper")
+    command.check_prompts(model, Sweep(["packed"], Setting()))
+    with pytest.raises(Problem, match="reads no prompt: it hears a window"):
+        command.check_prompts(model, Sweep(["packed"], Setting(), prompts=(64,)))
+    command.check_prompts(tiny_models.tiny("llama")[0], Sweep(["packed"], Setting(), prompts=(64, 128)))

@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from harness import rooms
+from harness.inference import formats
 from harness.inference import measure as module
+from harness.inference.command import sparser
 from harness.inference.greedy import Run
+from harness.inference.kernels.linear import PackedLinear
 from harness.inference.measure import DENSE, Setting, measure, race, spread, threads, times
 from harness.inference.report import loaded, table
 from harness.problems import Problem
@@ -60,7 +63,7 @@ def test_the_table_says_what_a_reader_must_know(said):
         assert part in text
     rows = [line for line in text.splitlines() if line.startswith("| torch")]
     assert len(rows) == 3 and len({row.count("|") for row in rows}) == 1
-    assert "real-time" not in text
+    assert "window" not in text
 
 
 def test_each_round_begins_with_another_engine(monkeypatch):
@@ -80,16 +83,123 @@ def test_figures_follow_from_the_times(tiny_models):
     assert found["first_token_speedup"]["values"] == [2, 4, 2]
     assert found["total_speedup"]["values"] == [5 / 1.5, 10 / 4.5, 2]
     assert found["prefill_tokens_per_second"]["median"] == 40
-    assert "encoder_share" not in found and "real_time_factor" not in found
+    assert "encoder_share" not in found and "share_of_window" not in found
 
 
-def test_a_model_that_hears_is_measured_against_the_clock(tiny_models):
+def test_a_model_that_hears_is_measured_against_its_window(tiny_models):
     model, _ = tiny_models.tiny("whisper")
     runs = [Run(torch.zeros(2, 5), 1.0, 1.5, 4.5)]
     found = times(runs, runs, Setting(batch=2), model)
-    assert found["real_time_factor"]["median"] == 6 / (2 * 6)
+    assert found["share_of_window"]["median"] == 6 / (2 * 6)
     assert found["encoder_share"]["median"] == 1 / 6
     assert "prefill_tokens_per_second" not in found
+
+
+INT8 = "packed:format=dense,precision=int8"
+
+
+@pytest.fixture(scope="module")
+def packed(tiny_models):
+    model = sparser(tiny_models.tiny("llama")[0], 0.75)
+    return report(
+        model, ["packed:precision=int8"], Setting(1, 6, 4, repeats=3, threads=1), against="packed:format=dense"
+    )
+
+
+def test_a_packed_engine_is_raced_against_torch_and_its_own_dense_weights(packed):
+    against, plain, own, engine = packed["engines"]
+    assert packed["against"] == against and against.startswith("packed:format=dense,precision=fp32")
+    assert packed["torch"] == plain == DENSE
+    assert own.startswith(INT8) and engine == own.replace("format=dense", "format=auto")
+    steps = {name: said["step_seconds"]["values"] for name, said in packed["engines"].items()}
+    for key, other in (("speedup", against), ("speedup_torch", plain), ("speedup_own", own)):
+        expected = [a / b for a, b in zip(steps[other], steps[engine], strict=True)]
+        assert packed["engines"][engine][key]["values"] == pytest.approx(expected)
+
+
+def test_the_table_has_a_column_for_each_baseline_and_names_the_formats(packed, tiny_models):
+    text, layers = table(packed), tiny_models.tiny("llama")[0].config.num_hidden_layers
+    assert "| speed-up | over torch dense | over own dense |" in text
+    engine = packed["engines"][packed["torch"]]
+    assert "speedup_own" not in engine and "formats" not in engine
+    for name, said in packed["engines"].items():
+        if name != packed["torch"]:
+            assert sum(said["formats"].values()) == 4 * layers  # q k v and gate up are one each
+            assert f"{name}: " + ", ".join(f"{n} matrices {form}" for form, n in said["formats"].items()) in text
+    rows = [line for line in text.splitlines() if line.startswith(("| torch", "| packed", "| engine"))]
+    assert len(rows) == 5 and len({row.count("|") for row in rows}) == 1
+
+
+def test_a_row_says_when_all_that_a_step_reads_fits_in_the_cache(tiny_models, monkeypatch):
+    for size, expected in ((2**40, True), (0, False)):
+        monkeypatch.setattr(module.roofline, "cache_bytes", lambda size=size: size)
+        monkeypatch.setattr(module.roofline, "bandwidth", lambda: 1e10)
+        said = report(tiny_models.tiny("llama")[0], [DENSE], Setting(1, 4, 3, repeats=1))
+        assert said["engines"][DENSE]["fits_cache"] is expected and ("%, in cache |" in table(said)) is expected
+
+
+def test_weights_that_are_packed_wrongly_are_refused(tiny_models, monkeypatch):
+    pack = formats.pack
+    monkeypatch.setattr(formats, "pack", lambda weight, *how, **more: pack(-weight, *how, **more))
+    with pytest.raises(Problem, match="a weight is off by more than half a step") as caught:
+        report(tiny_models.tiny("llama")[0], ["packed:precision=int8"], Setting(1, 4, 3, repeats=1))
+    assert caught.value.where.startswith(INT8) and caught.value.where.endswith("layers.0.self_attn.q_proj")
+
+
+def test_products_that_are_not_those_of_the_packed_weights_are_refused(tiny_models, monkeypatch):
+    wrong = PackedLinear.forward
+
+    def off(self, x):
+        return wrong(self, x) * 1.1
+
+    monkeypatch.setattr(PackedLinear, "forward", off)
+    for precision in ("bf16", "int8"):
+        with pytest.raises(Problem, match="computes other logits than its weights"):
+            report(
+                tiny_models.tiny("llama")[0],
+                [f"packed:native=false,precision={precision}"],
+                Setting(1, 4, 3, repeats=1),
+            )
+
+
+def failing(monkeypatch, **broken):
+    monkeypatch.setattr(module, "is_peer", lambda engine: engine == "torch_csr")
+    for name, value in broken.items():
+        where = rooms.load("engine", "torch_csr") if name == "available" else module.alone
+        monkeypatch.setattr(where, name, value)
+
+
+def raising(*given):
+    raise RuntimeError("no such operator\nand a trace")
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ({"available": lambda: "not installed: onnx"}, "not installed: onnx"),
+        ({"measure": raising}, "RuntimeError: no such operator"),
+    ],
+)
+def test_a_peer_that_fails_says_why_in_its_row(tiny_models, monkeypatch, broken, why):
+    failing(monkeypatch, **broken)
+    said = report(tiny_models.tiny("llama")[0], ["torch_csr", "torch_int8"], Setting(1, 4, 3, repeats=1))
+    assert said["engines"]["torch_csr"] == {"alone": True, "failed": why}
+    assert said["engines"]["torch_int8:head=keep"]["speedup"]["median"] > 0
+    text = table(said)
+    assert "| torch_csr | failed |" in text and f"torch_csr failed: {why}." in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("| ")}) == 1
+
+
+def test_a_peer_that_fails_is_no_baseline(tiny_models, monkeypatch):
+    failing(monkeypatch, available=lambda: "not installed: onnx")
+    with pytest.raises(Problem, match="what speed-ups are over cannot run: not installed: onnx"):
+        report(tiny_models.tiny("llama")[0], ["torch_int8"], Setting(1, 4, 3, repeats=1), against="torch_csr")
+
+
+def test_rounds_that_were_not_shared_are_compared_by_their_median():
+    runs = {name: [Run(torch.zeros(1, 2), 0.0, 1.0, value) for value in (1.0, 5.0, 2.0)] for name in "ab"}
+    assert module.of_the_rounds(runs, {"a": 0, "b": 0}, "a", "b") is runs["b"]
+    assert [run.rest for run in module.of_the_rounds(runs, {"b": 0}, "a", "b")] == [2.0] * 3
 
 
 def test_spread_has_the_quartiles_and_the_standard_error():
@@ -119,12 +229,14 @@ def test_one_place_is_found_for_all_engines(monkeypatch):
 
 def test_an_engine_that_is_not_what_it_says_is_not_reported(tiny_models, monkeypatch):
     monkeypatch.setattr(rooms.load("engine", "torch_int8"), "exact", lambda: True)
-    with pytest.raises(Problem, match="computes other logits than the dense weights"):
+    with pytest.raises(Problem, match="computes other logits than its weights"):
         report(tiny_models.tiny("mpt")[0], ["torch_int8"], Setting(1, 4, 3, repeats=1))
 
 
 def test_the_baseline_is_that_of_the_engines_where_none_is_given(tiny_models, monkeypatch):
     monkeypatch.setattr(module, "device_of", lambda names: pytest.fail(" ".join(names)))
+    with pytest.raises(pytest.fail.Exception, match=r"^torch_dense:dtype=float32 packed:format=dense,.* packed:format"):
+        report(tiny_models.tiny("llama")[0], ["packed"], Setting())
     for engine, expected in (("torch_24", "bfloat16"), ("torch_csr", "float32")):
         with pytest.raises(pytest.fail.Exception, match=f"torch_dense:dtype={expected} {engine}"):
             report(tiny_models.tiny("llama")[0], [engine], Setting())

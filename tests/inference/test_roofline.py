@@ -14,9 +14,13 @@ from harness.inference.prompts import prompts
 from harness.inference.swap import head, prunable
 
 
-def test_bandwidth_is_that_of_a_machine(monkeypatch):
+def test_bandwidth_is_what_was_read_over_the_shortest_time(monkeypatch):
+    read, now = [], iter([0.0, 0.5, 1.0, 1.25, 2.0, 3.0])
     monkeypatch.setattr(roofline, "LARGEST_READ", 2**24)
-    assert 1e8 < roofline.bandwidth(repeats=2) < 1e13
+    monkeypatch.setattr(roofline.torch, "dot", lambda *both: read.append(sum(each.nbytes for each in both)))
+    monkeypatch.setattr(roofline.time, "perf_counter", lambda: next(now))
+    assert roofline.bandwidth(repeats=3) == 2**24 / 0.25
+    assert read == [2**24] * 3
 
 
 def test_a_step_of_a_decoder_reads_its_linears_norms_and_head(tiny_models):
@@ -28,6 +32,14 @@ def test_a_step_of_a_decoder_reads_its_linears_norms_and_head(tiny_models):
     positions, width = 8, config.num_key_value_heads * config.head_dim
     assert read["cache"] == 4 * 2 * 2 * positions * width * config.num_hidden_layers
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_cache_of_a_step_is_the_mean_over_all_steps(tiny_models):
+    model, _ = tiny_models.tiny("llama")
+    config, inputs, tokens = model.config, prompts(model, 2, 7, seed=0), 6
+    sizes = [7 + step for step in range(1, tokens)]  # positions that step 1, 2, ... attends to
+    each = 4 * 2 * 2 * config.num_key_value_heads * config.head_dim * config.num_hidden_layers
+    assert roofline.read_by_a_step(model, inputs, tokens)["cache"] == each * sum(sizes) / len(sizes)
 
 
 def test_a_step_of_an_encoder_decoder_reads_neither_encoder_nor_cross_attention_keys(tiny_models):

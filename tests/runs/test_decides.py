@@ -102,3 +102,16 @@ def test_a_later_option_of_training_enters_the_key_only_where_it_is_used():
 def test_which_model_is_pruned_is_told_by_the_parent_alone(section):
     decides, handling = split("prune", section(criterion="weight") | {"start": "base"})
     assert handling["start"] == "base" and "start" not in decides
+
+
+def test_an_option_that_a_loss_gained_is_no_part_of_the_key_at_its_default():
+    asked = {"data": "prose", "task": "language_modelling", "steps": 2, "lr": 1e-3}
+
+    def key(loss):
+        return split("tune", Tune.model_validate({**asked, "loss": loss}).model_dump(mode="json"))[0]["loss"]
+
+    first = "0.5*cross_entropy + squarehead:eps=1e-09,final=norm"
+    assert key("0.5*cross_entropy + squarehead:eps=1e-9") == first
+    assert key("0.5*cross_entropy + squarehead:eps=1e-9,tokens=valid,layers=sum,distance=normalised") == first
+    assert key("0.5*cross_entropy + squarehead:eps=1e-9,distance=mse") == f"{first},distance=mse"
+    assert key("cross_entropy + kl:temperature=2") == "cross_entropy + kl:temperature=2.0"

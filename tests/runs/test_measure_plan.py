@@ -7,6 +7,7 @@ import json
 import pytest
 
 from harness.reporting.compare import compare
+from harness.runs import keys, origins
 from harness.runs.plan import plan
 from harness.runs.store import Store
 from harness.spec import entry as spec
@@ -57,7 +58,51 @@ def test_it_comes_last_and_reads_what_is_evaluated(planned):
     assert stages["measure"].parents == {"model": stages["prune"]} == stages["evaluate/perplexity"].parents
     assert stages["measure"].slug.endswith(".s50.packed")
     assert stages["measure"].options["engine"].startswith("packed:format=auto,precision=int8")
-    assert not stages["measure"].sources
+    assert stages["measure"].sources.keys() == {"processor", "package/torch", "kernels"}
+
+
+def keys_of(planned, text=TEXT):
+    return {label: item.stages["measure"].key for label, item in planned(text).items()}
+
+
+def test_another_processor_is_another_key(planned, monkeypatch):
+    before = keys_of(planned)
+    assert keys_of(planned) == before
+    monkeypatch.setattr(origins, "environment", lambda: {"cpu": "another processor"})
+    assert not set(keys_of(planned).values()) & set(before.values())
+
+
+def test_another_number_of_threads_is_another_key(planned, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    before = keys_of(planned)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert not set(keys_of(planned).values()) & set(before.values())
+
+
+def test_changed_kernels_are_another_key_where_they_are_timed(planned, monkeypatch, tmp_path):
+    plain = TEXT.replace("packed:precision=int8", "torch_int8").replace(
+        "measure.engine: packed", "measure.engine: torch_csr"
+    )
+    before, others = keys_of(planned), keys_of(planned, plain)
+    (tmp_path / "kernels").mkdir()
+    for path in origins.KERNELS.iterdir():
+        (tmp_path / "kernels" / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(origins, "KERNELS", tmp_path / "kernels")
+    assert keys_of(planned) == before
+    (tmp_path / "kernels" / "dense.cpp").write_text("// another\n")
+    assert not set(keys_of(planned).values()) & set(before.values())
+    assert keys_of(planned, plain) == others
+
+
+def test_another_version_of_the_runtime_is_another_key(planned, monkeypatch):
+    text = TEXT.replace("packed:precision=int8", "onnxruntime")
+    sources = planned(text)["0.5/int8"].stages["measure"].sources
+    assert {"package/torch", "package/onnxruntime"} <= sources.keys()
+    before = keys_of(planned, text)
+    versions = {"onnxruntime": "9", "torch": sources["package/torch"].revision}
+    monkeypatch.setattr(origins, "_installed", versions.get)
+    after = keys_of(planned, text)
+    assert after["0.5/int8"] != before["0.5/int8"] and after["0.5/fp32"] == before["0.5/fp32"]
 
 
 def test_engines_share_the_model_that_they_run(planned):
@@ -75,7 +120,14 @@ def test_scores_stand_in_the_record_and_beside_the_paper_s(read, planned, tmp_pa
     for role, stage in item.stages.items():
         folders[role] = tmp_path / role
         folders[role].mkdir()
-        done = {"key": "k", "version": 1, "options": dict(stage.options), "handling": {}, "parents": {}, "sources": {}}
+        done = {
+            "key": "k",
+            "version": keys.version(stage.name),
+            "options": dict(stage.options),
+            "handling": {},
+            "parents": {},
+            "sources": {},
+        }
         done |= {"seconds": 1.0, "environment": {"cpu": "a processor"}}
         (folders[role] / "done.json").write_text(json.dumps(done))
     (folders["measure"] / "scores.json").write_text(json.dumps({"speedup": score, "total_speedup": score}))

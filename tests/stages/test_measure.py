@@ -48,7 +48,7 @@ def test_it_writes_report_table_and_scores(run):
     assert scores["tokens_per_second"].value == pytest.approx(1 / own["step_seconds"]["median"])
     assert scores["same_choice"].value == 1
     assert not scores["first_token_ms"].higher_is_better and scores["speedup"].higher_is_better
-    assert "real_time_factor" not in scores
+    assert "share_of_window" not in scores and "bytes_on_disk" not in scores
     assert report["engines"][AGAINST]["speedup"]["values"] == [1, 1, 1]
     assert "torch_csr" in files["measure.md"] and report["machine"]["cpu"] in files["measure.md"]
 
@@ -68,12 +68,34 @@ def test_a_peer_is_not_said_to_have_been_interleaved(run):
     assert "in a process of its own" in protocol and "interleaved" not in protocol
 
 
-def test_a_model_that_hears_has_a_real_time_factor(run):
+def test_a_packed_engine_has_its_size_and_its_speed_over_both_dense_ones(run):
+    _, files = run("llama", engine="packed:format=bitmask,precision=int8")
+    scores, report = json.loads(files["scores.json"]), json.loads(files["measure.json"])
+    assert any(name.startswith("packed:format=dense,precision=int8,") for name in report["engines"])
+    engine = report["engines"][next(name for name in report["engines"] if "bitmask" in name)]
+    assert scores["speedup_own"]["value"] == engine["speedup_own"]["median"]
+    assert scores["speedup_torch"]["value"] == scores["speedup"]["value"]
+    size = scores["bytes_on_disk"]
+    assert size["value"] == report["forms"][0]["bytes_on_disk"] > 0 and not size["higher_is_better"]
+    assert "| bitmask int8 |" in files["measure.md"]
+    assert (report["forms"][0]["format"], report["forms"][0]["precision"]) == ("bitmask", "int8")
+
+
+def test_an_engine_that_failed_has_no_scores(run):
+    report = json.loads(run("llama")[1]["measure.json"])
+    report["engines"]["torch_csr"] = {"alone": True, "failed": "not installed"}
+    with pytest.raises(Problem, match="this engine failed: not installed"):
+        measure.scores(report, "torch_csr")
+
+
+def test_a_model_that_hears_is_timed_over_its_window(run):
     _, files = run("whisper", engine=AGAINST)
     scores, own = json.loads(files["scores.json"]), json.loads(files["measure.json"])["engines"][AGAINST]
-    assert scores["real_time_factor"]["value"] > 0 and not scores["real_time_factor"]["higher_is_better"]
+    assert scores["share_of_window"]["value"] > 0 and not scores["share_of_window"]["higher_is_better"]
+    assert "s of noise, 4 tokens" in scores["share_of_window"]["protocol"]
+    assert "prompt" not in scores["share_of_window"]["protocol"]
     assert 0 < own["encoder_share"]["median"] < 1
-    assert "real-time factor" in files["measure.md"]
+    assert "of the window's time" in files["measure.md"] and "prompt of" not in files["measure.md"]
 
 
 def test_an_engine_that_cannot_run_here_is_a_problem(run, monkeypatch):

@@ -9,6 +9,7 @@ one call of compiled code where `harness/inference/native` knows the model's dec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ def prepare(
     Args:
         model: A model of transformers, float32; its prunable linears are packed.
         format: A format, or auto: for each matrix the one that its sparsity makes fastest.
-        precision: The type of the packed values; int8 has a scale for every row.
+        precision: The type of the packed values; int8 has a scale for every row, or the codes and scales that the model
+            was quantised with.
         head: Whether the output layer, which is dense, stays as it is or becomes int8.
         activations: The bits of activations in products with int8 weights, a step for every token; 8 is what others
             call W8A8.
@@ -44,18 +46,19 @@ def prepare(
     Returns:
         The model.
     """
-    from harness.inference.choice import choose
-    from harness.inference.formats import pack
+    from harness.inference import grids
+    from harness.inference.choice import pack
     from harness.inference.kernels.linear import PackedLinear
     from harness.inference.native import install
 
-    def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
-        own = choose(weight, precision) if format == "auto" else format
+    def put(names: Sequence[str], format: str, precision: str) -> None:
+        grid = grids.joined([model.get_submodule(name) for name in names]) if precision == "int8" else None
         bits = activations if precision == "int8" else 14
-        return PackedLinear(pack(weight, own, precision), bias, activations=bits)
 
-    def packed_head(weight: Tensor, bias: Tensor | None) -> nn.Module:
-        return PackedLinear(pack(weight, "dense", "int8"), bias, activations=activations)
+        def packed(weight: Tensor, bias: Tensor | None) -> nn.Module:
+            return PackedLinear(pack(weight, format, precision, grid=grid), bias, activations=bits)
+
+        swap.swap(model, [names], packed)
 
     if activations == 8 and "int8" not in (precision, head):
         raise Problem("activations of 8 bits go with int8 weights", hint="write precision=int8, or head=int8")
@@ -63,9 +66,11 @@ def prepare(
     output = swap.head(model) if head == "int8" else None
     if head == "int8" and output is None:
         raise Problem(f"{type(model).__name__} has no linear output layer", hint="write head=keep")
-    swap.swap(model, swap.groups(model, names) if join else [(name,) for name in names], packed)
+    for group in swap.groups(model, names) if join else [(name,) for name in names]:
+        for alike in grids.alike(model, group) if precision == "int8" else [group]:
+            put(alike, format, precision)
     if output:
-        swap.swap(model, [(output,)], packed_head)
+        put((output,), "dense", "int8")
     if native:
         install(model)
     return model

@@ -3,7 +3,11 @@
     seconds = operations of forward passes, Gram matrices, factorisations, compensation / speed of a matrix product
             + comparisons of the weights / speed of sorting + start, reading, writing
     memory  = the process + the larger of: weights and masks twice over (written, then read back and verified); weights,
-              every paused pass's hidden states, one block's activations, statistics and the solver's workspace
+              the gradients that a criterion asked for, and the largest of what comes one after the other:
+              a backward pass: the inputs and outputs of all layers for a batch, or one sequence, and its logits twice;
+              a survey: the walk's, all Gram matrices that scores wait for, hidden states once more for RMI's kernels;
+              a trial: the walk's and a second copy of the layers, then a held-out batch's logits;
+              the walk: every paused pass's hidden states, one block's activations, statistics and solver's workspace
 
 The factors between a matrix product and each kind of work were fitted to runs on stories260K and SmolLM2-135M. They are
 right to about a factor of two on a quiet machine; the speed is that of the processor, so a GPU's time stays unknown.
@@ -31,10 +35,11 @@ FORWARD, GRAM, FACTOR, COMPENSATE, SPECTRUM = 0.55, 0.5, 0.25, 0.25, 0.05
 COLUMN = 4e-5
 """Seconds of a solver's bookkeeping for each column."""
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2}
-FIRST_ORDER, SPECTRAL, STATISTICS = (
+FIRST_ORDER, SPECTRAL, STATISTICS, SURVEYED = (
     {"gradient", "gradient_norm"},
     {"alphapruning"},
-    {"gram", "norm", "total", "variance"},
+    {"gram", "norm", "total", "length", "variance"},
+    {"norms", "scores", "kernels"},
 )
 
 
@@ -52,6 +57,7 @@ class Sums:
     largest: int  # weights of the largest layer
     largest_in: int
     widest: int  # outputs of a block's layers together, the largest
+    passed: int  # distinct inputs and outputs of all layers, the skipped ones too: what a backward pass keeps
     hidden: int
     blocks: int
 
@@ -77,6 +83,34 @@ def estimate(options: Mapping[str, Any], source: Source) -> Estimate:
     if on_gpu():
         return Estimate(None, memory, unknown="on a GPU it depends on which")
     return Estimate(_seconds(options, model, sums, tokens, length, needs, speed()), memory, "judge" in needs)
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """What a walk between two steps of training takes.
+
+    Attributes:
+        walk: Its bytes beside the model and its masks.
+        outputs: Bytes of the outputs of all blocks on the calibration tokens, float32.
+    """
+
+    walk: float
+    outputs: float
+
+
+def ramp(options: Mapping[str, Any], folder: Path) -> Ramp:
+    """Estimates the walks of a ramp.
+
+    Args:
+        options: A resolved `prune` section.
+        folder: The dense model's.
+
+    Raises:
+        Problem: The section skips every layer.
+    """
+    model, sums, needs = _shapes(folder), _sums(folder, tuple(options["skip"])), _needs(options)
+    tokens, length = _tokens(options) if needs - WITHOUT_DATA else (0, 0)
+    return Ramp(_turn(options, model, sums, tokens, length, needs), 4 * tokens * sums.hidden * sums.blocks)
 
 
 def _needs(options: Mapping[str, Any]) -> set[str]:
@@ -110,7 +144,7 @@ def _seconds(
     # In a walk every block runs twice but the last, and attention compares all positions with each other.
     block = 2 * tokens * sums.weights / sums.blocks + 4 * tokens * length * sums.hidden
     passes = (2 * sums.blocks - 1) * block
-    walks = bool(needs & STATISTICS) + bool(needs & {"norms", "scores", "kernels"})
+    walks = bool(needs & STATISTICS) + bool(needs & SURVEYED)
     work = walks * passes / FORWARD
     if needs & FIRST_ORDER:
         work += 6 * tokens * model.parameters / FORWARD
@@ -133,23 +167,87 @@ def _memory(
     width = WIDTH[options["dtype"]]
     weights = model.parameters * width
     reading = weights + model.stored
-    states = tokens * sums.hidden * width
-    activations = options["batch_size"] * length * sums.widest * width if tokens else 0
+    masks = sums.weights / 8
+    walking = weights + masks + _turn(options, model, sums, tokens, length, needs)
+    verifying = 2 * (weights + masks) if not on_gpu() else 0
+    return (0 if on_gpu() else PROCESS) + max(reading, walking, verifying)
+
+
+def _turn(
+    options: Mapping[str, Any], model: shapes.Shapes, sums: Sums, tokens: int, length: int, needs: set[str]
+) -> float:
+    """Returns the bytes of a walk, and of what comes before it, beside the model and its masks."""
+    gradients = 4 * sums.weights * len(needs & FIRST_ORDER)
+    phases = [_walk(options, sums, tokens, length, needs)]
+    if needs & FIRST_ORDER:
+        phases.append(_backward(options, model, sums, length, needs))
+    if needs & SURVEYED:
+        phases.append(_survey(options, sums, tokens, length, needs))
+    if "judge" in needs:
+        phases.append(_trial(options, model, sums, tokens, length, needs))
+    return gradients + max(phases)
+
+
+def _walk(options: Mapping[str, Any], sums: Sums, tokens: int, length: int, needs: set[str]) -> float:
     statistics = 4 * (sums.block_inputs2 if "gram" in needs else 0)
     solving = 4 * (4 * sums.largest_in**2 if "gram" in needs else 0) + 4 * 4 * sums.largest  # one factor is kept
-    walking = weights + sums.weights + states + 2 * activations + statistics + solving
-    verifying = (2 * weights + 2 * sums.weights) if not on_gpu() else 0
-    return (0 if on_gpu() else PROCESS) + max(reading, walking, verifying)
+    return _passes(options, sums, tokens, length) + statistics + solving
+
+
+def _passes(options: Mapping[str, Any], sums: Sums, tokens: int, length: int) -> float:
+    """Returns the bytes of the paused passes' hidden states and of one block's activations."""
+    width = WIDTH[options["dtype"]]
+    activations = options["batch_size"] * length * sums.widest * width if tokens else 0
+    return tokens * sums.hidden * width + 2 * activations
+
+
+def _backward(options: Mapping[str, Any], model: shapes.Shapes, sums: Sums, length: int, needs: set[str]) -> float:
+    """Returns the bytes of a backward pass, of a batch for `gradient` and of one sequence for its norm."""
+    width = WIDTH[options["dtype"]]
+    rows = min(options["batch_size"], options["samples"]) if "gradient" in needs else 1
+    norms = 3 * 4 * sums.hidden * sums.blocks  # what those of a block keep beside the layers' inputs
+    return rows * length * (width * sums.passed + norms + _logits(model, width)) + width * sums.largest
+
+
+def _survey(options: Mapping[str, Any], sums: Sums, tokens: int, length: int, needs: set[str]) -> float:
+    """Returns the bytes of the walk that an allocation asks for; what waits for the scores is on the CPU."""
+    kernels = 4 * tokens * sums.hidden if "kernels" in needs else 0
+    scored = set(_asks("criterion", options["criterion"])) if "scores" in needs else set()
+    waiting = 4 * (sums.inputs2 if "gram" in scored and not on_gpu() else 0)
+    scoring = 4 * (sums.block_inputs2 + 4 * sums.largest_in**2 if "gram" in scored else 0) + 4 * 4 * sums.largest
+    return _passes(options, sums, tokens, length) + kernels + waiting + scoring
+
+
+def _trial(
+    options: Mapping[str, Any], model: shapes.Shapes, sums: Sums, tokens: int, length: int, needs: set[str]
+) -> float:
+    """Returns the bytes of a trial: the layers as they were, on the CPU, and the walk, or then the held-out loss."""
+    width = WIDTH[options["dtype"]]
+    copy = 0 if on_gpu() else width * sums.weights
+    judged = options["batch_size"] * _length(options["search_task"] or options["task"])
+    return copy + max(
+        _walk(options, sums, tokens, length, needs), judged * (2 * width * sums.widest + _logits(model, width))
+    )
+
+
+def _logits(model: shapes.Shapes, width: int) -> int:
+    """Returns the bytes of a token's logits and of their logarithms in float32."""
+    return (width + 4) * int(model.config.get("vocab_size") or 0)
 
 
 def _tokens(options: Mapping[str, Any]) -> tuple[int, int]:
     """Returns the calibration tokens, and those of one example; of rows of token ids, the first one's."""
-    task = _parse(options["task"])
-    length = task.options.get("length") or TOKENS.get(task.name, 512)
+    length = _length(options["task"])
     data = _parse(options["data"])
     if data.name == "jsonl":
         length = _first(Path(data.options["path"]), length)
     return options["samples"] * length, length
+
+
+def _length(text: str) -> int:
+    """Returns the tokens of an example of a task."""
+    task = _parse(text)
+    return task.options.get("length") or TOKENS.get(task.name, 512)
 
 
 @functools.cache
@@ -159,7 +257,7 @@ def _first(file: Path, length: int) -> int:
     try:
         with file.expanduser().open(encoding="utf8") as lines:
             return len(json.loads(next(lines)).get("input_ids") or range(length))
-    except (OSError, ValueError, StopIteration, AttributeError):  # told when the file is opened
+    except (OSError, ValueError, RuntimeError, StopIteration, AttributeError):  # told when the file is opened
         return length
 
 
@@ -192,6 +290,8 @@ def _sums(folder: Path, skip: Sequence[str]) -> Sums:
         largest=max(layer.out * layer.columns for layer in pruned),
         largest_in=max(layer.columns for layer in pruned),
         widest=max(sum(layer.out for layer in layers) for layers in blocks.values()),
+        passed=sum({layer.reads: layer.columns for layer in model.layers}.values())
+        + sum(layer.out for layer in model.layers),
         hidden=int(model.config.get("hidden_size") or model.config.get("d_model") or narrow),
         blocks=len(blocks),
     )

@@ -62,13 +62,13 @@ def estimate(options: Mapping[str, Any], source: Source, processes: Processes = 
         ramp = pruning.ramp(options["prune"], folder) if options.get("ramp") else None
     except Problem as problem:
         return Estimate(unknown=problem.what)
-    memory = _memory(options, model, processes, ramp)
+    memory, disk = _memory(options, model, processes, ramp), _disk(options, model)
     if on_gpu():
-        return Estimate(None, memory, unknown="on a GPU it depends on which")
+        return Estimate(None, memory, unknown="on a GPU it depends on which", disk=disk)
     steps = _steps(options)
     if steps is None:
         return Estimate(None, memory, unknown="how many steps its epochs are, its data will tell")
-    return Estimate(_seconds(options, model, steps), memory)
+    return Estimate(_seconds(options, model, steps), memory, disk=disk)
 
 
 def trained(options: Mapping[str, Any], model: Shapes) -> Trained:
@@ -136,6 +136,13 @@ def _seconds(options: Mapping[str, Any], model: Shapes, steps: int) -> float:
     moving = what.more + (model.parameters if what.weights else 0)
     files = (2 + _taught(options)) * 4 * model.parameters + model.stored
     return START + files / DISK + work / TRAIN / speed().product + steps * 40 * moving / UPDATE
+
+
+def _disk(options: Mapping[str, Any], model: Shapes) -> int:
+    """Returns the bytes of the tokens that a run packs into a file; 0 where it packs none, or its epochs decide."""
+    packs = rooms.parse(options["task"]).options.get("cut") == "packed"
+    tokens = (_steps(options) or 0) * options["batch_size"] * _length(options)
+    return packs * tokens * (2 if _vocabulary(model) <= 2**16 else 4)
 
 
 def _steps(options: Mapping[str, Any]) -> int | None:

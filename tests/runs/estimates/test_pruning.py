@@ -136,6 +136,74 @@ def test_memory_is_of_weights_states_and_statistics(folders):
     assert half < 0.6 * more
 
 
+def memory(folder, **section):
+    return take(folder, samples=64, batch_size=16, **section).memory
+
+
+def test_gradients_stay_and_their_backward_keeps_every_layers_inputs_and_outputs_and_logits(folders):
+    """A batch for the mean gradient, one sequence for its norm; and every weight's gradient during the walk."""
+    model = shapes.read(folders["llama"])
+    prunable = sum(layer.out * layer.columns for layer in model.layers)
+    sixteen, one = (memory(folders["llama"], criterion=name) for name in ("gradient", "gblm"))
+    passed = sum({layer.reads: layer.columns for layer in model.layers}.values())
+    passed += sum(layer.out for layer in model.layers)
+    hidden, vocabulary = model.config["hidden_size"], model.config["vocab_size"]
+    token = 4 * passed + 12 * hidden * len(model.blocks) + 8 * vocabulary
+    fixed = figures.PROCESS + 4 * model.parameters + prunable / 8 + 4 * prunable
+    assert sixteen == pytest.approx(fixed + 16 * 128 * token + 4 * max(e.out * e.columns for e in model.layers))
+    assert one < sixteen - 10 * 128 * token
+    small = take(folders["llama"], criterion="gradient", samples=8, batch_size=16).memory
+    assert sixteen - small == 8 * 128 * token, "no batch is larger than the samples"
+    many = {"samples": 10**5, "batch_size": 1}
+    walked = (take(folders["llama"], criterion=name, **many).memory for name in ("wanda", "gblm"))
+    wanda, gblm = walked
+    assert gblm - wanda == 4 * prunable
+    half = take(folders["llama"], criterion="gradient", samples=10**4, batch_size=10**4, dtype="bfloat16").memory
+    assert half < 0.8 * take(folders["llama"], criterion="gradient", samples=10**4, batch_size=10**4).memory
+
+
+def test_a_trial_holds_the_layers_twice_and_a_held_out_batchs_logits(folders):
+    model = shapes.read(folders["llama"])
+    prunable = sum(layer.out * layer.columns for layer in model.layers)
+    many = {"samples": 10**5, "batch_size": 1, "criterion": "wanda"}
+    plain, searched = (take(folders["llama"], **many, allocation=name).memory for name in ("uniform", "atp_search"))
+    assert searched - plain == 4 * prunable
+    short, long = (
+        take(folders["llama"], samples=8, batch_size=64, criterion="magnitude", allocation="atp_search", **task).memory
+        for task in (
+            {"search_task": "language_modelling:length=1000"},
+            {"search_task": "language_modelling:length=2000"},
+        )
+    )
+    assert long - short >= 64 * 1000 * 8 * model.config["vocab_size"]
+
+
+def test_kernels_take_the_hidden_states_once_more_in_float32(folders):
+    many = {"samples": 10**5, "batch_size": 1, "criterion": "wanda"}
+    plain, rmi = (take(folders["llama"], **many, allocation=name).memory for name in ("uniform", "rmi"))
+    hidden = shapes.read(folders["llama"]).config["hidden_size"]
+    assert rmi - plain == pytest.approx(4 * 128 * 10**5 * hidden, rel=0.01)
+
+
+def test_gram_matrices_of_all_blocks_wait_for_the_scores_on_the_cpu(monkeypatch, tmp_path):
+    """Of blocks so many that their matrices outweigh one block's work."""
+    wide, blocks = 512, 64
+    tensors, at = {}, 0
+    for number in range(blocks):
+        size = 4 * 16 * wide
+        tensors[f"h.{number}.fc.weight"] = {"dtype": "F32", "shape": [16, wide], "data_offsets": [at, at + size]}
+        at += size
+    head = json.dumps(tensors).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
+    (tmp_path / "config.json").write_text("{}")
+    how = {"samples": 8, "criterion": "sparsegpt"}
+    plain, scored = (take(tmp_path, **how, allocation=name).memory for name in ("uniform", "global_threshold"))
+    assert scored - plain == 4 * blocks * wide**2
+    assert take(tmp_path, samples=8, criterion="wanda", allocation="global_threshold").memory <= plain
+    monkeypatch.setenv("HARNESS_DEVICE", "cuda:0")
+    assert take(tmp_path, **how, allocation="global_threshold").memory < scored - plain
+
+
 def test_rows_of_ids_say_how_long_they_are(folders, tmp_path):
     path = tmp_path / "ids.jsonl"
     path.write_text(json.dumps({"input_ids": [1] * 256}) + "\n")

@@ -117,6 +117,17 @@ def test_time_follows_steps_and_what_is_computed(source):
     assert training.estimate(tune(method="lora", loss="cross_entropy"), source).seconds < ten
 
 
+def test_tokens_that_are_packed_into_a_file_take_disk(source):
+    packed = {"task": "language_modelling:length=512,cut=packed"}
+    run = training.estimate(prepare(**packed), source)
+    assert run.disk == 2 * 10 * 16 * 512 and training.estimate(prepare(), source).disk == 0
+    billions = training.estimate(prepare(**packed, steps=None, tokens=45 * 10**9), source)
+    assert str(billions).endswith(", 83.8 GiB of tokens on disk")
+    assert training.estimate(prepare(**packed, steps=None, epochs=1.0), source).disk == 0
+    (source.path / "config.json").write_text(json.dumps({**LLAMA_7B, "vocab_size": 128256}))
+    assert training.estimate(prepare(**packed), source).disk == 2 * run.disk
+
+
 def test_what_cannot_be_known_is_said(source, monkeypatch, tmp_path):
     epochs = training.estimate(prepare(steps=None, epochs=1.0), source)
     assert epochs.seconds is None and epochs.memory and "how many steps" in str(epochs)
