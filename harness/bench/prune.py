@@ -2,7 +2,8 @@
 
 Every contender is a command. Rounds are interleaved, each begins with another contender, and nothing else of ours runs
 beside a command; times are wall times of whole processes, from starting Python to the written folder. What is reported
-is the median and the smallest and largest of all rounds; ratios are to the first command that is not ours.
+is the median and the smallest and largest of all rounds; ratios are to the first command that is not ours. Its masks,
+too, are what the others' are compared with: the share of equal entries in what each wrote last.
 
 `scaling` runs ours alone on the model's first third, two thirds and all of its blocks, and on a quarter, half and all
 of the samples, and lays a line through each three.
@@ -23,6 +24,7 @@ from typing import Any
 
 from harness import rooms
 from harness.bench import measure, truncate
+from harness.bench.masks import agreement
 from harness.problems import Problem, unknown
 from harness.tracking.environment import environment
 
@@ -48,20 +50,20 @@ class Task:
 
 @dataclass(frozen=True)
 class Contender:
-    """A command, a template over the task; `method` is the only method it does, None for one that does any."""
+    """A command, a template over the task; `method` is the only one it does, by name; None for any."""
 
     name: str
     command: tuple[str, ...]
     method: str | None = None
 
     def words(self, task: Task, method: str, out: Path) -> list[str]:
-        """Returns the command for one run."""
-        values = {**asdict(task), "method": method, "out": out}
+        """Returns the command for one run; to others a method is its name, without our options."""
+        values = {**asdict(task), "method": _bare(method), "out": out}
         return [re.sub(r"\{(\w+)\}", lambda found: str(values[found[1]]), word) for word in self.command]
 
 
 def peer(text: str, methods: Sequence[str]) -> Contender:
-    """Reads `NAME=COMMAND` or, for one that does a single method, `METHOD/NAME=COMMAND`.
+    """Reads `NAME=COMMAND` or, for one that does a single method, `METHOD/NAME=COMMAND`, without our options.
 
     Raises:
         Problem: It is not of that form, or names a method or a placeholder that there is not.
@@ -70,8 +72,9 @@ def peer(text: str, methods: Sequence[str]) -> Contender:
     method, slash, short = name.strip().rpartition("/")
     if not equals or not command.strip() or not short:
         raise Problem(f"cannot read {text!r}", hint="write NAME=COMMAND or METHOD/NAME=COMMAND")
-    if slash and method not in methods:
-        raise unknown("method of this benchmark", method, methods)
+    names = [_bare(each) for each in methods]
+    if slash and method not in names:
+        raise unknown("method of this benchmark", method, names)
     known = ("model", "calibration", "sparsity", "samples", "method", "out")
     for found in re.findall(r"\{(\w+)\}", command):
         if found not in known:
@@ -79,25 +82,41 @@ def peer(text: str, methods: Sequence[str]) -> Contender:
     return Contender(short, tuple(shlex.split(command)), method or None)
 
 
+def _bare(method: str) -> str:
+    return rooms.parse(method).name
+
+
+def listed(parts: Sequence[str]) -> list[str]:
+    """Returns methods of a list that was cut at every comma, also at those between a method's options."""
+    found: list[str] = []
+    for part in parts:
+        if found and ":" in found[-1] and "=" in part and ":" not in part:
+            found[-1] += f",{part}"
+        else:
+            found.append(part)
+    return found
+
+
 def ours(method: str, pattern: str | None = None) -> Contender:
-    """Returns our own command for a method; a solver where there are both of its name.
+    """Returns our own command for a method with its options; a solver where there are both of its name.
 
     Raises:
-        Problem: There is no such method.
+        Problem: There is no such method, or it has no such option.
     """
-    kinds = [kind for kind in ("solver", "criterion") if method in rooms.ROOMS[kind].names()]
+    kinds = [kind for kind in ("solver", "criterion") if _bare(method) in rooms.ROOMS[kind].names()]
     if not kinds:
         names = [name for kind in ("solver", "criterion") for name in rooms.ROOMS[kind].names()]
-        raise unknown("criterion or solver", method, set(names))
+        raise unknown("criterion or solver", _bare(method), set(names))
+    rooms.resolve(kinds[0], method)
     words = [sys.executable, "-m", "harness.cli", "prune", "{model}", "--out", "{out}", f"--{kinds[0]}", method]
     words += ["--calibration", "{calibration}", "--samples", "{samples}", "--sparsity", "{sparsity}"]
-    return Contender(OURS, (*words, *(["--pattern", pattern] if pattern else [])), method)
+    return Contender(OURS, (*words, *(["--pattern", pattern] if pattern else [])), _bare(method))
 
 
 Tell = Callable[[str, measure.Run], None]
 
 
-def race(task: Task, methods: dict[str, list[Contender]], repeats: int, tell: Tell) -> list[dict[str, Any]]:
+def race(task: Task, methods: dict[str, list[Contender]], repeats: int, tell: Tell, last: Path) -> list[dict[str, Any]]:
     """Runs all contenders of all methods `repeats` times, interleaved, and returns one row each.
 
     Args:
@@ -105,6 +124,7 @@ def race(task: Task, methods: dict[str, list[Contender]], repeats: int, tell: Te
         methods: The contenders of each method, ours first.
         repeats: Rounds.
         tell: Called after every run with what ran.
+        last: A folder for what each row's command wrote in the last round, by the row's number.
     """
     lanes = [(method, contender) for method, contenders in methods.items() for contender in contenders]
     runs: dict[int, list[measure.Run]] = {lane: [] for lane in range(len(lanes))}
@@ -112,12 +132,31 @@ def race(task: Task, methods: dict[str, list[Contender]], repeats: int, tell: Te
         for step in range(len(lanes)):
             lane = (turn + step) % len(lanes)
             method, contender = lanes[lane]
-            runs[lane].append(_once(contender, task, method))
+            kept = last / str(lane) if turn == repeats - 1 else None
+            runs[lane].append(_once(contender, task, method, kept))
             tell(f"{method} {contender.name}", runs[lane][-1])
     return [
         {"method": method, "name": contender.name, "command": _shown(contender), **_account(runs[lane])}
         for lane, (method, contender) in enumerate(lanes)
     ]
+
+
+def compare(rows: list[dict[str, Any]], last: Path) -> None:
+    """Adds to each row its `agreement`: with the masks of the first command that is not ours, over our pruned layers.
+
+    Args:
+        rows: From `race`, whose `last` this is.
+        last: What each row's command wrote. Read when all runs are over, for it takes a library that is heavy to load.
+    """
+    for method in dict.fromkeys(row["method"] for row in rows):
+        lanes = [lane for lane, row in enumerate(rows) if row["method"] == method]
+        mine = next(lane for lane in lanes if rows[lane]["name"] == OURS)
+        rival = next((lane for lane in lanes if rows[lane]["name"] != OURS), None)
+        told = last / str(mine) / "prune.json"
+        layers = list(json.loads(told.read_text(encoding="utf8"))["layers"]) if told.is_file() else []
+        for lane in lanes:
+            alone = rival is None or lane == rival
+            rows[lane]["agreement"] = None if alone else agreement(last / str(lane), last / str(rival), layers)
 
 
 def scaling(task: Task, methods: Sequence[Contender], repeats: int, tell: Tell) -> list[dict[str, Any]]:
@@ -150,10 +189,11 @@ def _growth(contender: Contender, axis: str, tasks: dict[int, Task], repeats: in
     return {"method": contender.method, "axis": axis, "points": points, "line": measure.line(medians)}
 
 
-def _once(contender: Contender, task: Task, method: str) -> measure.Run:
+def _once(contender: Contender, task: Task, method: str, kept: Path | None = None) -> measure.Run:
+    """Runs a command once; `kept` is where what it writes stays."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        words = contender.words(task, method, place / "out")
+        words = contender.words(task, method, kept or place / "out")
         return measure.run(f"{method} {contender.name}", words, place / "log.txt")
 
 
@@ -205,8 +245,8 @@ def table(said: dict[str, Any]) -> str:
         f"Whole processes, one at a time, {runs} rounds: median (smallest to largest). {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB.",
         "",
-        "| method | program | seconds | ratio | peak GiB | ratio |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
+        "| method | program | seconds | ratio | peak GiB | ratio | same mask |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [f"| {' | '.join(cells)} |" for cells in _cells(said["contenders"])]
     for growth in said["scaling"]:
@@ -228,6 +268,8 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
             value = row[key]
             cells.append(f"{value['median'] / unit:.2f} ({value['min'] / unit:.2f} to {value['max'] / unit:.2f})")
             cells.append(f"{value['median'] / first[key]['median']:.2f}" if first else "")
+        same = row.get("agreement")
+        cells.append("" if same is None else f"{same:.4%}")
         yield cells
 
 
@@ -266,9 +308,10 @@ def command(
     from harness.runs.origins import Origins
     from harness.sources import snapshot
 
+    methods = listed(methods)
     contenders = {method: [ours(method, pattern)] for method in methods}
     for each in (peer(text, methods) for text in against):
-        for method in [each.method] if each.method else methods:
+        for method in (method for method in methods if each.method in (None, _bare(method))):
             contenders[method].append(each)
     origins = Origins()
     source = origins.model(model)
@@ -285,8 +328,10 @@ def command(
             f"{what:<32}{run.seconds:8.1f} s{run.peak_bytes / 2**30:8.2f} GiB  load {run.load:.1f}", style="dim"
         )
 
-    rows = race(task, contenders, repeats, tell)
-    grown = scaling(task, [each[0] for each in contenders.values()], repeats, tell) if grow else []
+    with tempfile.TemporaryDirectory() as last:
+        rows = race(task, contenders, repeats, tell, Path(last))
+        grown = scaling(task, [each[0] for each in contenders.values()], repeats, tell) if grow else []
+        compare(rows, Path(last))
     said = record(source.identity, jsonl.source(path=str(calibration)).identity, task, rows, grown)
     paths = write(said, out)
     console.print(Markdown(table(said)))

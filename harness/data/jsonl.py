@@ -32,7 +32,7 @@ COLUMNS = ("text", "input_ids")
 
 def source(splits: Sequence[str] = (), *, path: str) -> Source:
     """The file, known by its sha256; raises a `Problem` when it is not there."""
-    check_splits("jsonl", splits, SPLITS)
+    _check_splits(splits)
     file = _file(path)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -49,7 +49,7 @@ def rows(split: str, *, path: str) -> Rows:
     Raises:
         Problem: The file is not there or empty, or a line is no row: which one, and why.
     """
-    check_splits("jsonl", [split], SPLITS)
+    _check_splits([split])
     file = _file(path)
     starts, column = array("q"), None
     at = 0
@@ -65,6 +65,14 @@ def rows(split: str, *, path: str) -> Rows:
     if column is None:
         raise Problem("there is no row in this file", where=str(file))
     return Rows(starts, partial(_row, file, column))
+
+
+def _check_splits(splits: Sequence[str]) -> None:
+    try:
+        check_splits("jsonl", splits, SPLITS)
+    except Problem as problem:
+        hint = f"{problem.hint}; for a search give --search-data wikitext2, or --search-split train"
+        raise Problem(problem.what, where=problem.where, hint=hint) from problem
 
 
 def _row(file: Path, column: str, start: int) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Anything goes with anything: the methods' positional arguments say what they are to be given, the walk collects the
 input statistics among it, and the pattern's `group=paper` becomes the comparison group of the method's paper (its
-constant `GROUP`; a refiner's goes before, for it says what its paper starts from).
+constant `GROUP`; a refiner's goes before, for it says what its paper starts from). A method's `as_released` is the
+pattern's too, so that one word gives the mask of the released code: the count of `unstructured`, the ties of `nm`.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Recipe:
         fit: (rates by layer, layers, overall sparsity) -> the nearest rates that the pattern can express.
         score: (weight, given) -> scores; None for a solver.
         solve: (weight, given, sparsity) -> Solved.
+        exact: Whether every mask has the pattern and the sparsity; the released DSnoT breaks them in narrow layers.
     """
 
     needs: tuple[str, ...]
@@ -56,6 +58,7 @@ class Recipe:
     fit: Callable[[Mapping[str, float], Mapping[str, Layer], float], dict[str, float]]
     score: Callable[[Tensor, Given], Tensor] | None
     solve: Callable[[Tensor, Given, float], Solved]
+    exact: bool
 
 
 def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str | Choice | None = None) -> Recipe:
@@ -71,8 +74,11 @@ def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str 
         Problem: A name or option is unknown, or a method needs what does not exist.
     """
     method, pattern = resolve(kind, method), resolve("pattern", pattern)
+    refiner = resolve("refiner", refiner) if refiner else None
     asked = {kind: _needs(kind, method), "refiner": _needs("refiner", refiner) if refiner else ()}
-    choose, fit, period = _pattern(pattern, _group(kind, method, refiner))
+    refines_as_released = bool(refiner and refiner.options.get("as_released"))
+    released = refines_as_released or bool(method.options.get("as_released"))
+    choose, fit, period = _pattern(pattern, _group(kind, method, refiner), released)
     verb = bind(kind, method)
     refine = bind("refiner", refiner) if refiner else None
 
@@ -103,12 +109,13 @@ def recipe(kind: str, method: str | Choice, pattern: str | Choice, refiner: str 
         fit=fit,
         score=score if kind == "criterion" else None,
         solve=by_criterion if kind == "criterion" else by_solver,
+        exact=not refines_as_released,
     )
 
 
-def _needs(kind: str, choice: str | Choice) -> tuple[str, ...]:
+def _needs(kind: str, choice: Choice) -> tuple[str, ...]:
     """Returns the names of a method's positional arguments, each of them something that can be given."""
-    source = ROOMS[kind].method(resolve(kind, choice).name)
+    source = ROOMS[kind].method(choice.name)
     if strange := [need for need in source.needs if need not in _GIVEN[kind] and need not in STATISTICS]:
         raise Problem(
             f"{kind} {source.name!r} needs {strange[0]!r}, which nothing provides",
@@ -118,22 +125,25 @@ def _needs(kind: str, choice: str | Choice) -> tuple[str, ...]:
     return source.needs
 
 
-def _group(kind: str, method: Choice, refiner: str | Choice | None) -> str:
+def _group(kind: str, method: Choice, refiner: Choice | None) -> str:
     """Returns the comparison group of the paper."""
     if refiner:
-        return ROOMS["refiner"].method(resolve("refiner", refiner).name).constants["GROUP"]
+        return ROOMS["refiner"].method(refiner.name).constants["GROUP"]
     return ROOMS[kind].method(method.name).constants["GROUP"]
 
 
-def _pattern(pattern: Choice, group: str) -> tuple[Callable, Callable, int | None]:
+def _pattern(pattern: Choice, group: str, released: bool) -> tuple[Callable, Callable, int | None]:
     """Returns a pattern's `choose` and `fit`, and how many columns it must see at once (None: any number)."""
-    options = dict(pattern.options)
+    options, module = dict(pattern.options), load("pattern", pattern.name)
     if options.get("group") == "paper":
         options["group"] = group
+    if released and "as_released" in options:
+        options["as_released"] = True
+    verb = "choose_as_released" if released and hasattr(module, "choose_as_released") else "choose"
     bound, constants = Choice(pattern.name, options), ROOMS["pattern"].method(pattern.name).constants
     period = options[constants["PERIOD"]] if "PERIOD" in constants else None
-    has_fit = hasattr(load("pattern", pattern.name), "fit")
-    return bind("pattern", bound), bind("pattern", bound, "fit") if has_fit else _as_asked, period
+    fit = bind("pattern", bound, "fit") if hasattr(module, "fit") else _as_asked
+    return bind("pattern", bound, verb), fit, period
 
 
 def _as_asked(rates: Mapping[str, float], layers: Mapping[str, Layer], sparsity: float) -> dict[str, float]:
@@ -153,7 +163,8 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
     """Prunes one layer in place and checks that its mask has the pattern and exactly the sparsity asked for.
 
     `unstructured:as_released` counts by the scores in a group of a whole matrix or slab, and prunes all that tie with
-    the last; of n weights the check is then that more than int(n * sparsity) are pruned, not how many more.
+    the last; of n weights the check is then that more than int(n * sparsity) are pruned, not how many more. A mask of
+    the released DSnoT need not have the pattern: where it has not, the row says so (`fits_pattern` is false).
 
     Args:
         linear: The layer.
@@ -171,24 +182,31 @@ def prune(linear: Linear, given: Given, sparsity: float, recipe: Recipe) -> tupl
     begin = clock(weight.device)
     try:
         solved = recipe.solve(weight.detach(), given, sparsity)
-        _check(solved, weight, sparsity, recipe)
+        _check(solved, weight)
+        fits = _fits(solved, sparsity, recipe)
+        if recipe.exact and not fits:
+            raise Problem(f"its mask does not have the pattern or the sparsity of {sparsity:g} that was asked for")
     except Problem as problem:
         raise problem.at(linear.name) from problem
     weight.copy_(solved.weight)
     size = solved.keep.numel()
     zeros = size - int(solved.keep.count_nonzero())
     row = {"asked": sparsity, "reached": zeros / size, "zeros": zeros, "size": size}
-    return solved.keep, {**row, "seconds": round(clock(weight.device) - begin, 4), **solved.facts}
+    facts = {**solved.facts, **({} if fits else {"fits_pattern": False})}
+    return solved.keep, {**row, "seconds": round(clock(weight.device) - begin, 4), **facts}
 
 
-def _check(solved: Solved, weight: Tensor, sparsity: float, recipe: Recipe) -> None:
-    """Checks a pruned layer; a mask fits its pattern exactly when choosing by the mask itself gives the mask back."""
+def _check(solved: Solved, weight: Tensor) -> None:
+    """Checks the weights of a pruned layer."""
     if not finite(solved.weight):
         raise Problem("its pruned weights are not finite")
     if solved.weight.shape != weight.shape or solved.weight.dtype != weight.dtype:
         raise Problem(f"its pruned weights are {solved.weight.dtype} {tuple(solved.weight.shape)}")
     if (solved.weight.bool() & ~solved.keep).any():
         raise Problem("its pruned weights are not all zero")
-    for slab in solved.keep.split(solved.slab, dim=1):
-        if not torch.equal(recipe.choose(slab, sparsity), slab):
-            raise Problem(f"its mask does not have the pattern or the sparsity of {sparsity:g} that was asked for")
+
+
+def _fits(solved: Solved, sparsity: float, recipe: Recipe) -> bool:
+    """Says whether a mask fits its pattern: choosing by the mask itself gives the mask back."""
+    slabs = solved.keep.split(solved.slab, dim=1)
+    return all(torch.equal(recipe.choose(slab, sparsity), slab) for slab in slabs)

@@ -126,6 +126,32 @@ class Total:
         return self.sums / self.sequences.clamp(min=1)
 
 
+class Length:
+    """Mean number of tokens of a sequence, a scalar: a sum over a sequence is so many times a mean over its tokens.
+
+    A sequence without a token that counts is none.
+    """
+
+    def __init__(self, columns: int, device: torch.device) -> None:
+        self.tokens = 0
+        self.sequences = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, x: Tensor, lengths: Tensor) -> None:
+        """Counts the tokens x [tokens, columns] in, sequence after sequence of `lengths` [sequences]."""
+        self.tokens += x.shape[0]
+        self.sequences += lengths.count_nonzero().to(self.sequences.device)
+
+    def merge(self, other: Length) -> None:
+        """Counts in what another length has seen."""
+        self.tokens += other.tokens
+        self.sequences += other.sequences
+
+    @property
+    def value(self) -> Tensor:
+        """The length, a scalar, float32; zero before the first token."""
+        return self.tokens / self.sequences.clamp(min=1)
+
+
 class Variance:
     """Mean over tokens of each input's squared distance from the mean of its own sequence, [columns]; DSnoT's variance.
 
@@ -159,4 +185,10 @@ def finite(values: Tensor) -> bool:
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
-STATISTICS: dict[str, type[Statistic]] = {"norm": InputNorm, "gram": Gram, "total": Total, "variance": Variance}
+STATISTICS: dict[str, type[Statistic]] = {
+    "norm": InputNorm,
+    "gram": Gram,
+    "total": Total,
+    "length": Length,
+    "variance": Variance,
+}

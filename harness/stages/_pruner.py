@@ -14,11 +14,13 @@ from torch import Tensor, nn
 
 from harness import models, rooms
 from harness.data._rows import Rows
+from harness.memory import peak, reset_peak
 from harness.models import Block
 from harness.problems import Problem
 from harness.pruning.gradients import gradients
 from harness.pruning.handing import handing
-from harness.pruning.recipe import Recipe, recipe
+from harness.pruning.keep import Masks
+from harness.pruning.recipe import Recipe, clock, recipe
 from harness.pruning.survey import survey
 from harness.pruning.whole import Setup, prune_model, trial, without
 from harness.runs.decides import CALIBRATION, SEARCH, calibrates, held_out, is_judged
@@ -41,10 +43,11 @@ class Pruner:
         how: How a layer is pruned.
         batches: Calibration batches; none where no method looks at them.
         judged: The held-out batches of a search.
-        keeps: The masks [out, in] by layer, on the CPU.
+        keeps: The masks [out, in] by layer.
         rows: What `prune.json` says of each layer.
         spent: What it says of each block.
         trials: What it says of each trial, of all turns.
+        before: What it says of the time before the first block: gradients, a survey of the model, the trials.
     """
 
     options: Mapping[str, Any]
@@ -53,10 +56,11 @@ class Pruner:
     how: Recipe
     batches: Batches
     judged: Batches
-    keeps: dict[str, Tensor] = field(default_factory=dict)
+    keeps: Masks = field(default_factory=Masks)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     spent: dict[str, dict[str, Any]] = field(default_factory=dict)
     trials: list[dict[str, Any]] = field(default_factory=list)
+    before: dict[str, float] = field(default_factory=dict)
 
     @property
     def reached(self) -> float:
@@ -73,9 +77,13 @@ class Pruner:
             total: Blocks of all turns; by default those of this one.
         """
         total = total or len(self.blocks)
+        begin = clock(self.model.device)
+        reset_peak(self.model.device)
         slopes = {name: gradients(self.model, self.batches, name, self.blocks) for name in self.how.gradients}
         setup = Setup(self.model, self.blocks, self.batches, self.how, slopes)
         rates = yield from self._rates(setup, target, Progress(done, total, unit="block"))
+        seconds = round(clock(self.model.device) - begin, 4)
+        self.before = {"seconds": seconds, "peak_memory_bytes": peak(self.model.device)}
         for at, block in enumerate(prune_model(setup, rates), done + 1):
             self.keeps.update(block.keeps)
             self.rows.update(block.rows)
@@ -90,8 +98,8 @@ class Pruner:
         """
         for name, mask in before.items():
             alive = (self.model.get_submodule(name).weight != 0).cpu()
-            self.keeps[name] = self.keeps[name] & (mask | alive)
-            zeros, row = int((~self.keeps[name]).sum()), self.rows[name]
+            self.keeps[name] = stays = self.keeps[name] & (mask | alive)
+            zeros, row = int((~stays).sum()), self.rows[name]
             self.rows[name] = {**row, "zeros": zeros, "reached": zeros / row["size"]}
 
     def _rates(self, setup: Setup, target: float, here: Progress) -> Generator[Progress, None, dict[str, float]]:
@@ -102,8 +110,10 @@ class Pruner:
         def allocate(hand: Callable[[Progress], None]) -> dict[str, float]:
             def judge(rates: Mapping[str, float]) -> float:
                 fitted = self.how.fit(rates, setup.layers, target)
+                begin = clock(self.model.device)
                 loss = trial(setup, fitted, self.judged)
-                self.trials.append({"sparsity": target, "loss": loss, "rates": fitted})
+                seconds = round(clock(self.model.device) - begin, 4)
+                self.trials.append({"sparsity": target, "loss": loss, "seconds": seconds, "rates": fitted})
                 hand(replace(here, values={"trial": len(self.trials), "loss": loss}))
                 return loss
 
@@ -122,6 +132,7 @@ class Pruner:
             "search": {name: options[name] for name in SEARCH} if self.judged else None,
             "overall": {"asked": options["sparsity"], "reached": self.reached, **overall},
             "trials": self.trials,
+            "before": self.before,
             "blocks": self.spent,
             "layers": self.rows,
         }

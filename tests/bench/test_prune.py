@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from harness import cli, models, rooms
-from harness.bench import measure
+from harness.bench import masks, measure
 from harness.bench import prune as bench
 from harness.problems import Problem
 
@@ -79,25 +81,58 @@ def test_ours_is_a_solver_where_there_are_both():
         bench.ours("wand")
 
 
-def test_rounds_are_interleaved_and_begin_with_another_contender(task, ran):
+def test_ours_takes_a_methods_options_and_others_its_name_alone(task):
+    contender = bench.ours("sparsegpt:as_released=true")
+    assert "sparsegpt:as_released=true" in contender.command and contender.method == "sparsegpt"
+    with pytest.raises(Problem, match="has no option 'as_relesed'"):
+        bench.ours("sparsegpt:as_relesed=true")
+    theirs = bench.peer("sparsegpt/theirs=run {method}", ["wanda", "sparsegpt:as_released=true"])
+    assert theirs.method == "sparsegpt"
+    assert theirs.words(task, "sparsegpt:as_released=true", Path("out")) == ["run", "sparsegpt"]
+    cut = ["wanda", "sparsegpt:as_released=true", "block=64", "ria:power=1.0", "magnitude"]
+    assert bench.listed(cut) == ["wanda", "sparsegpt:as_released=true,block=64", "ria:power=1.0", "magnitude"]
+
+
+def left(folder, zeros, name="layer"):
+    """A folder as a pruning leaves it, a layer of 4 x 4 whose first `zeros` weights are 0."""
+    folder.mkdir()
+    weight = torch.ones(16).index_fill_(0, torch.arange(zeros), 0.0).view(4, 4)
+    save_file({f"{name}.weight": weight.bfloat16()}, folder / "model.safetensors")
+    (folder / "prune.json").write_text(json.dumps({"layers": {name: {}}}))
+
+
+def test_masks_are_compared_with_the_first_rivals(tmp_path):
+    rows = [{"method": "wanda", "name": name} for name in ("ours", "x", "y")] + [{"method": "ria", "name": "ours"}]
+    for lane, zeros in enumerate((8, 6, 6, 8)):
+        left(tmp_path / str(lane), zeros)
+    bench.compare(rows, tmp_path)
+    assert [row["agreement"] for row in rows] == [14 / 16, None, 1.0, None]
+    left(tmp_path / "other", 8, name="another")
+    assert masks.agreement(tmp_path / "0", tmp_path / "other", ["layer"]) is None
+    assert masks.agreement(tmp_path / "0", tmp_path / "absent", ["layer"]) is None
+
+
+def test_rounds_are_interleaved_and_begin_with_another_contender(task, ran, tmp_path):
     contenders = {
-        "wanda": [bench.Contender("ours", ("a",), "wanda"), bench.Contender("x", ("b",))],
+        "wanda": [bench.Contender("ours", ("a", "{out}"), "wanda"), bench.Contender("x", ("b", "{out}"))],
         "sparsegpt": [bench.Contender("ours", ("c",), "sparsegpt")],
     }
     told = []
-    rows = bench.race(task, contenders, 3, lambda what, run: told.append(what))
+    rows = bench.race(task, contenders, 3, lambda what, run: told.append(what), tmp_path)
     lanes = ["wanda ours", "wanda x", "sparsegpt ours"]
     assert [name for name, _ in ran.calls] == told == [*lanes, *lanes[1:], lanes[0], lanes[2], *lanes[:2]]
     assert [(row["method"], row["name"], len(row["runs"])) for row in rows] == [
         ("wanda", "ours", 3), ("wanda", "x", 3), ("sparsegpt", "ours", 3)
     ]  # fmt: skip
+    kept = [command[1] for _, command in ran.calls if len(command) > 1 and command[1].startswith(str(tmp_path))]
+    assert sorted(kept) == [str(tmp_path / "0"), str(tmp_path / "1")], "what the last round wrote stays"
 
 
-def test_the_table_has_medians_spreads_and_ratios_to_the_first_peer(task, ran):
+def test_the_table_has_medians_spreads_and_ratios_to_the_first_peer(task, ran, tmp_path):
     ran.times |= {"wanda ours": [2.0, 4.0, 3.0], "wanda x": [6.0, 5.0, 9.0], "wanda y": [3.0, 3.0, 3.0]}
     names = ("ours", "x", "y")
     contenders = {"wanda": [bench.Contender(name, ("/home/me/run", "{model}", "/opt/a.py"), "wanda") for name in names]}
-    rows = bench.race(task, contenders, 3, lambda *_: None)
+    rows = bench.race(task, contenders, 3, lambda *_: None, tmp_path)
     said = bench.record("folder:llama@sha256:0", "folder:ids.jsonl@sha256:1", task, rows, [])
     table = bench.table(said)
     assert "| wanda | ours | 3.00 (2.00 to 4.00) | 0.50 | 3.00 (2.00 to 4.00) | 0.50 |" in table
@@ -110,14 +145,14 @@ def test_the_table_has_medians_spreads_and_ratios_to_the_first_peer(task, ran):
     assert "/home/me" not in text and str(task.model) not in text and said["environment"]["cores"]
 
 
-def test_without_a_peer_there_is_no_ratio(task, ran):
-    rows = bench.race(task, {"wanda": [bench.ours("wanda")]}, 1, lambda *_: None)
-    assert "| wanda | ours | 1.00 (1.00 to 1.00) |  | 1.00 (1.00 to 1.00) |  |" in bench.table(
+def test_without_a_peer_there_is_no_ratio(task, ran, tmp_path):
+    rows = bench.race(task, {"wanda": [bench.ours("wanda")]}, 1, lambda *_: None, tmp_path)
+    assert "| wanda | ours | 1.00 (1.00 to 1.00) |  | 1.00 (1.00 to 1.00) |  |  |" in bench.table(
         bench.record("it", "ids", task, rows, [])
     )
 
 
-def test_growth_is_over_three_depths_and_three_numbers_of_samples(task, ran, monkeypatch):
+def test_growth_is_over_three_depths_and_three_numbers_of_samples(task, ran, monkeypatch, tmp_path):
     depths = []
 
     def run(name, command, log):
@@ -134,9 +169,8 @@ def test_growth_is_over_three_depths_and_three_numbers_of_samples(task, ran, mon
         pytest.approx({"intercept": 3, "slope": 2, "r2": 1}),
         pytest.approx({"intercept": 3, "slope": 1, "r2": 1}),
     ]
-    said = bench.record(
-        "it", "ids", task, bench.race(task, {"wanda": [bench.ours("wanda")]}, 1, lambda *_: None), grown
-    )
+    rows = bench.race(task, {"wanda": [bench.ours("wanda")]}, 1, lambda *_: None, tmp_path)
+    said = bench.record("it", "ids", task, rows, grown)
     assert "wanda over samples: 2: 5.0 s, 4: 7.0 s, 8: 11.0 s. Line: 3.0 s + 1 s each, R² 1.0000." in bench.table(said)
 
 
@@ -163,6 +197,14 @@ def test_the_command_races_ours_with_a_peer_and_writes_record_and_table(model, t
     assert [row["name"] for row in said["contenders"]] == ["ours", "nothing"]
     assert said["contenders"][0]["peak_bytes"]["median"] > 2**27 and said["scaling"] == []
     assert (tmp_path / "it.md").read_text() == bench.table(said) and "nothing" in out
+    assert [row["agreement"] for row in said["contenders"]] == [None, None], "it wrote no weights"
+
+
+def test_the_table_says_how_far_the_masks_agree(task, ran, tmp_path):
+    contenders = {"wanda": [bench.ours("wanda"), bench.Contender("x", ("run",))]}
+    rows = bench.race(task, contenders, 1, lambda *_: None, tmp_path)
+    rows[0]["agreement"] = 0.99935
+    assert "| 1.00 | 99.9350% |" in bench.table(bench.record("it", "ids", task, rows, []))
 
 
 @pytest.mark.parametrize(

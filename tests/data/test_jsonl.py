@@ -73,6 +73,13 @@ def test_an_absent_or_empty_file_is_a_problem(written, tmp_path):
         jsonl.rows("train", path=str(written("")))
 
 
+def test_a_search_that_wants_another_split_is_told_what_to_give(written):
+    for ask in (jsonl.source, lambda splits, path: jsonl.rows(*splits, path=path)):
+        with pytest.raises(Problem, match="unknown split of jsonl 'validation'") as caught:
+            ask(("validation",), path=str(written({"text": "a"})))
+        assert "--search-data" in caught.value.hint and "--search-split train" in caught.value.hint
+
+
 def test_there_is_one_split(written):
     path = str(written({"text": "x"}))
     for call in (lambda: jsonl.rows("test", path=path), lambda: jsonl.source(["test"], path=path)):

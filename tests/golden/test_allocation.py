@@ -1,7 +1,7 @@
 """The rates of the authors' released code on inputs that are rebuilt here; each file says which code made it.
 
-Where the code was run, ours were the same to 1e-9 for OWL, RMI and ATP and to 1e-7 for AlphaPruning. SciPy's SLSQP and
-LAPACK's singular values differ between their builds by more, so RMI and AlphaPruning are compared less closely.
+Ours are the same to 1e-9 for OWL and to the last bit for ATP; RMI and AlphaPruning are compared to 1e-6, for SciPy's
+SLSQP and LAPACK's singular values differ between their builds.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def test_alphapruning(case):
     given, layers = case["given"], layers_of(case["given"]["blocks"])
     options = {name: given[name] for name in ("epsilon", "xmin", "per")}
     rates = alphapruning.allocate(layers, given["sparsity"], weights_of(layers, given["seed"]), **options)
-    assert list(rates.values()) == pytest.approx(case["rates"], abs=1e-5)
+    assert list(rates.values()) == pytest.approx(case["rates"], abs=1e-6)
 
 
 @pytest.mark.parametrize("case", cases("rmi"))
@@ -108,7 +108,7 @@ def test_rmi(case):
     given, layers = case["given"], layers_of(case["given"]["blocks"])
     kernels = kernels_of(features_of(given["blocks"], given["seed"], given["change"]))
     rates = rmi.allocate(layers, given["sparsity"], kernels, beta=given["beta"])
-    assert blocks_of(layers, rates) == pytest.approx(case["rates"], abs=1e-4)
+    assert blocks_of(layers, rates) == pytest.approx(case["rates"], abs=1e-6)
 
 
 @pytest.mark.parametrize("case", cases("atp"))

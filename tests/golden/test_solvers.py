@@ -12,38 +12,50 @@ import pytest
 import torch
 
 from harness.pruning.patterns import nm, unstructured
+from harness.pruning.recipe import recipe
 from harness.pruning.solvers import alps, sparsegpt
+from harness.pruning.statistics import STATISTICS
+from harness.rooms import Choice
 
 SEQUENCE = 2048
-"""Tokens of a sequence in SparseGPT's release: its Hessian is 2 * SEQUENCE times the mean over tokens."""
+"""Tokens of a sequence in the cases whose inputs are no sequences: the Hessian is 2 * SEQUENCE times the mean."""
 
 
 def cases(name):
     return json.loads((Path(__file__).parent / f"{name}.json").read_text(encoding="utf8"))["cases"]
 
 
-def inputs_of(rows, columns, dead, seed):
-    """Weights [rows, columns] and the mean of x x^T over 600 tokens, [columns, columns], the first `dead` inputs 0."""
+def inputs_of(rows, columns, dead, seed, tokens=600, size=1.0):
+    """Weights [rows, columns] and inputs [tokens, columns], the first `dead` of them 0."""
     rng = np.random.default_rng(seed)
     weight = 0.05 * rng.standard_normal((rows, columns))
-    x = rng.standard_normal((600, columns))
-    x = x + 0.6 * np.roll(x, 1, axis=1) - 0.3 * np.roll(x, 7, axis=1) + 0.4 * rng.standard_normal((600, 1))
-    x = x * rng.uniform(0.2, 3, columns) * (np.arange(columns) >= dead)
-    return torch.from_numpy(weight.astype(np.float32)), torch.from_numpy((x.T @ x / 600).astype(np.float32))
+    x = rng.standard_normal((tokens, columns))
+    x = x + 0.6 * np.roll(x, 1, axis=1) - 0.3 * np.roll(x, 7, axis=1) + 0.4 * rng.standard_normal((tokens, 1))
+    x = x * rng.uniform(0.2, 3, columns) * (np.arange(columns) >= dead) * size
+    return torch.from_numpy(weight.astype(np.float32)), x
+
+
+def moments(x):
+    return torch.from_numpy((x.T @ x / len(x)).astype(np.float32))
+
+
+def given_to_sparsegpt(case):
+    """The weight and what a recipe is given, from the statistics of real sequences where the case has them."""
+    shape = case["rows"], case["columns"], case["dead"], case["seed"]
+    if "tokens" not in case:
+        weight, x = inputs_of(*shape)
+        return weight, {"gram": moments(x), "length": SEQUENCE}
+    weight, x = inputs_of(*shape, case["sequences"] * case["tokens"], case["size"])
+    found = {name: STATISTICS[name](case["columns"], weight.device) for name in ("gram", "length")}
+    for sequence in torch.from_numpy(x.astype(np.float32)).split(case["tokens"]):
+        for statistic in found.values():
+            statistic.add(sequence, torch.tensor([case["tokens"]]))
+    return weight, {name: statistic.value for name, statistic in found.items()}
 
 
 def theirs(case):
     bits = np.unpackbits(np.frombuffer(base64.b64decode(case["keep"]), dtype=np.uint8))
     return torch.from_numpy(bits.astype(bool)).view(case["rows"], case["columns"])
-
-
-def pattern(case, group):
-    """The pattern as `choose`, with the release's count of `score <= threshold` in SparseGPT's slabs."""
-    if case["m"]:
-        return partial(nm.choose, n=case["n"], m=case["m"])
-    if group == "released":
-        return lambda scores, sparsity: scores > scores.flatten().sort()[0][int(scores.numel() * sparsity)]
-    return partial(unstructured.choose, group=group)
 
 
 def check_weights(case, weight):
@@ -54,22 +66,23 @@ def check_weights(case, weight):
 
 @pytest.mark.parametrize("case", cases("sparsegpt"), ids=lambda case: case["name"])
 def test_sparsegpt_is_that_of_the_release(case):
-    weight, gram = inputs_of(case["rows"], case["columns"], case["dead"], case["seed"])
+    weight, given = given_to_sparsegpt(case)
     options = {name: case[name] for name in ("bits", "symmetric", "scale")}
-    solved = sparsegpt.solve(
-        weight, gram, pattern(case, "released"), case["sparsity"], case["m"] or None, as_released=True, **options
-    )
+    pattern = f"{case['n']}:{case['m']}" if case["m"] else "unstructured"
+    how = recipe("solver", Choice("sparsegpt", {"as_released": True, **options}), pattern)
+    solved = how.solve(weight, given, case["sparsity"])
     assert torch.equal(solved.weight != 0, theirs(case))
     check_weights(case, solved.weight)
     if not case["dead"]:
-        ours = sparsegpt.solve(weight, gram, pattern(case, "released"), case["sparsity"], case["m"] or None, **options)
+        ours = sparsegpt.solve(weight, given["gram"], how.choose, case["sparsity"], case["m"] or None, **options)
         assert torch.equal(ours.weight != 0, theirs(case)), "without dead inputs the way to the factor does not matter"
         check_weights(case, ours.weight)
 
 
 @pytest.mark.parametrize("case", cases("alps"), ids=lambda case: case["name"])
 def test_alps_is_that_of_the_release(case):
-    weight, gram = inputs_of(case["rows"], case["columns"], case["dead"], case["seed"])
-    solved = alps.solve(weight, gram, pattern(case, "matrix"), case["sparsity"])
+    weight, x = inputs_of(case["rows"], case["columns"], case["dead"], case["seed"])
+    choose = partial(nm.choose, n=case["n"], m=case["m"]) if case["m"] else partial(unstructured.choose, group="matrix")
+    solved = alps.solve(weight, moments(x), choose, case["sparsity"])
     assert torch.equal(solved.keep, theirs(case))
     check_weights(case, solved.weight)

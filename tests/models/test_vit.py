@@ -88,7 +88,7 @@ def test_pruning_reads_all_tokens_of_every_picture(make, kind, name, batches):
     hook.remove()
     x = torch.cat(fed)
     assert len(x) == 6 * 18
-    expected = {"norm": x.square().mean(0).sqrt(), "gram": x.T @ x / len(x)}
+    expected = {"norm": x.square().mean(0).sqrt(), "gram": x.T @ x / len(x), "length": torch.tensor(18.0)}
     for block, inputs in walk(model, batches, how.needs):
         for linear in block.linears:
             if linear.name == first.name:

@@ -11,6 +11,7 @@ from harness.models import Linear
 from harness.problems import Problem
 from harness.pruning.recipe import clock, prune, recipe
 from harness.pruning.solvers import Solved
+from harness.pruning.statistics import STATISTICS
 from harness.rooms import ROOMS
 
 METHODS = [("criterion", "magnitude"), ("criterion", "wanda"), ("solver", "sparsegpt:block=8")]
@@ -25,7 +26,7 @@ def linear():
 @pytest.fixture
 def inputs():
     x = torch.randn(100, 32, generator=torch.Generator().manual_seed(1))
-    return {"norm": x.square().mean(0).sqrt(), "gram": x.T @ x / 100}
+    return {"norm": x.square().mean(0).sqrt(), "gram": x.T @ x / 100, "length": torch.tensor(100.0)}
 
 
 def of(inputs, how):
@@ -35,7 +36,7 @@ def of(inputs, how):
 def test_needs_are_the_statistics_alone():
     assert recipe("criterion", "magnitude", "unstructured").needs == ()
     assert recipe("criterion", "wanda", "unstructured").needs == ("norm",)
-    assert recipe("solver", "sparsegpt", "2:4").needs == ("gram",)
+    assert recipe("solver", "sparsegpt", "2:4").needs == ("gram", "length")
 
 
 def test_the_papers_comparison_group_is_the_default(linear, inputs):
@@ -133,6 +134,55 @@ def test_a_released_count_is_checked_from_below_alone(linear):
     for number in (0, 160):
         with pytest.raises(Problem, match=r"a\.layer: its mask does not have .* the sparsity"):
             prune(linear, {}, 0.5, losing(number))
+
+
+def test_a_methods_as_released_is_the_patterns_too():
+    scores = torch.tensor([[3.0, 1, 1, 2, 9, 8, 7, 1]])
+    for kind, method, refiner in (
+        ("solver", "sparsegpt:as_released={}", None),
+        ("criterion", "magnitude", "dsnot:as_released={}"),
+    ):
+        refined = {flag: refiner and refiner.format(flag) for flag in ("false", "true")}
+        for pattern in ("unstructured:group=matrix", "unstructured:group=matrix,as_released=false"):
+            ours, theirs = (recipe(kind, method.format(flag), pattern, refined[flag]) for flag in refined)
+            assert [int((~how.choose(scores, 0.25)).sum()) for how in (ours, theirs)] == [2, 3], "ties go, too"
+            assert theirs.fit({"a": 0.3}, {}, 0.3) == {"a": 0.3}
+        own = recipe(kind, method.format("false"), "unstructured:group=matrix,as_released=true", refined["false"])
+        assert int((~own.choose(scores, 0.25)).sum()) == 3, "and the pattern's own does not need the method's"
+
+
+def test_as_released_leaves_ties_of_nm_to_topk():
+    scores = torch.tensor([[1.0, 1, 1, 1, 2, 1, 3, 1]])
+    ours, theirs = (recipe("solver", f"sparsegpt:as_released={flag}", "2:4") for flag in ("false", "true"))
+    gone = scores.view(2, 4).topk(2, dim=1, largest=False).indices
+    assert torch.equal(theirs.choose(scores, 0.5).view(2, 4), torch.ones(2, 4).scatter(1, gone, 0).bool())
+    assert ours.choose(scores, 0.5).tolist() == [[False, False, True, True, True, False, True, False]]
+    with pytest.raises(Problem, match=r"not 0\.25"):
+        theirs.choose(scores, 0.25)
+    with pytest.raises(Problem, match="do not divide"):
+        theirs.choose(scores[:, :6], 0.5)
+
+
+def narrow(columns=128):
+    """A layer so narrow that the released DSnoT runs out of candidates, and its inputs' statistics."""
+    torch.manual_seed(0)
+    linear = Linear("a.layer", nn.Linear(columns, 24), "decoder", "attention")
+    x = torch.randn(400, columns) * torch.rand(columns) * 3 + torch.randn(columns) / 2
+    given = {name: kind(columns, x.device) for name, kind in STATISTICS.items()}
+    for statistic in given.values():
+        statistic.add(x, torch.tensor([80] * 5))
+    return linear, {**{name: each.value for name, each in given.items()}, "part": "attention", "layer": "a.layer"}
+
+
+def test_the_released_dsnot_may_break_the_counts_and_the_row_says_so():
+    linear, given = narrow()
+    how = recipe("criterion", "wanda", "unstructured", "dsnot:as_released=true")
+    keep, row = prune(linear, given, 0.5, how)
+    assert keep.sum(dim=1).unique().numel() > 1, "the case is too wide to show anything"
+    assert row["fits_pattern"] is False and row["zeros"] == int((~keep).sum())
+    assert (linear.module.weight[~keep] == 0).all()
+    linear, given = narrow(columns=512)
+    assert "fits_pattern" not in prune(linear, given, 0.5, how)[1]
 
 
 def test_the_clock_waits_for_the_device(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.pruning import statistics
-from harness.pruning.statistics import STATISTICS, Gram, InputNorm, Total, Variance, finite
+from harness.pruning.statistics import STATISTICS, Gram, InputNorm, Length, Total, Variance, finite
 
 CPU = torch.device("cpu")
 
@@ -29,6 +29,7 @@ def test_by_hand():
     torch.testing.assert_close(fed(Gram, [x], columns=2).value, torch.tensor([[5.0, 1.0], [1.0, 2.0]]))
     torch.testing.assert_close(fed(Total, [x], columns=2).value, torch.tensor([4.0, 2.0]))
     torch.testing.assert_close(fed(Variance, [x], columns=2).value, torch.tensor([1.0, 1.0]))
+    torch.testing.assert_close(fed(Length, [x, x[:1]], [x[:0], x], columns=2).value, torch.tensor(5 / 3))
 
 
 def test_a_total_is_a_mean_over_sequences_however_long_they_are():

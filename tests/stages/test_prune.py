@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,8 @@ def test_a_search_tries_rates_on_its_own_split_and_takes_the_best(tmp_path, pare
     seen = list(prune.run(given))
     trials, rows = report(given)["trials"], report(given)["layers"]
     assert len(trials) > 2 and sum("trial" in each.values for each in seen) == len(trials)
+    spent = [trial["seconds"] for trial in trials]
+    assert min(spent) > 0 and sum(spent) <= report(given)["before"]["seconds"]
     best = min(trials, key=lambda trial: trial["loss"])
     assert {name: row["asked"] for name, row in rows.items()} == best["rates"]
     again = job(tmp_path / "again", parents["llama"], "llama", criterion="wanda", sparsity=0.6, search_limit=4)
@@ -237,6 +240,21 @@ def test_trials_tell_the_rates_that_were_tried(tmp_path, parents, monkeypatch):
     list(prune.run(given))
     assert [trial["rates"] for trial in report(given)["trials"]] == tried
     assert all(rate * 8 == round(rate * 8) for rates in tried for rate in rates.values())
+
+
+def test_the_time_and_memory_before_the_first_block_are_told(tmp_path, parents, monkeypatch):
+    real = _pruner.gradients
+
+    def slow(*given):
+        time.sleep(0.3)
+        return real(*given)
+
+    monkeypatch.setattr(_pruner, "gradients", slow)
+    given = job(tmp_path, parents["llama"], "llama", criterion="gradient", sparsity=0.5)
+    list(prune.run(given))
+    before = report(given)["before"]
+    assert 0.3 <= before["seconds"] < 30 and before["peak_memory_bytes"] > 1e6
+    assert all(block["seconds"] < before["seconds"] for block in report(given)["blocks"].values())
 
 
 CROPS = "language_modelling:cut=crops,length=64"

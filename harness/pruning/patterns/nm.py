@@ -5,7 +5,8 @@ only for N = M/2. Any N and M go where M divides the layer's width; GPUs acceler
 
 Of equal scores the first columns go. The released code leaves them to `topk`, which promises no order: in 16-bit
 weights ties are so many that one group in eight of a 2:4 magnitude mask comes out otherwise (SmolLM2-135M on a CPU).
-Scores that look at inputs do not tie.
+Scores that look at inputs do not tie. `choose_as_released` leaves them to `topk` too; it takes the place of `choose`
+where a solver or refiner is asked to be `as_released` (`pruning.recipe`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from harness.problems import Problem
@@ -40,6 +42,15 @@ def choose(scores: Tensor, sparsity: float, *, n: Count = 2, m: Count = 4) -> Te
     """
     _fixes(sparsity, n, m)
     return highest(scores, n, m)
+
+
+def choose_as_released(scores: Tensor, sparsity: float, *, n: Count = 2, m: Count = 4) -> Tensor:
+    """As `choose`, but of equal scores those go that `topk` finds first on this device."""
+    _fixes(sparsity, n, m)
+    divides(scores.shape[1], m)
+    groups = scores.reshape(-1, m).float()
+    gone = groups.topk(m - n, dim=1, largest=False).indices
+    return torch.ones_like(groups, dtype=torch.bool).scatter_(1, gone, False).view(scores.shape)
 
 
 def fit(

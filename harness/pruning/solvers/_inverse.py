@@ -9,8 +9,6 @@ from torch import Tensor
 
 from harness.problems import Problem
 
-_RELEASED = 2 * 2048
-"""SparseGPT's Hessian in units of our Gram matrix: twice the sum over the 2048 tokens of a sequence, not the mean."""
 _PANEL = 128
 """Columns of a triangular matrix that are inverted at once."""
 
@@ -19,16 +17,16 @@ _last: tuple[weakref.ref[Tensor], tuple, Factor] | None = None
 """The last Gram matrix that was factorised, how, and its factor, which goes with it."""
 
 
-def inverse_factor(gram: Tensor, damping: float, as_released: bool = False) -> Factor:
+def inverse_factor(gram: Tensor, damping: float, released: float | None = None) -> Factor:
     """Factorises a Gram matrix, once for the layers that read one input and so share it (q, k, v; gate, up).
 
     As `factorise`, whose result must not be changed.
     """
     global _last
-    how = (gram._version, damping, as_released)
+    how = (gram._version, damping, released)
     if _last is None or _last[0]() is not gram or _last[1] != how:
         _last = None  # so that no two factors are held
-        _last = weakref.ref(gram, _forget), how, factorise(gram, damping, as_released)
+        _last = weakref.ref(gram, _forget), how, factorise(gram, damping, released)
     return _last[2]
 
 
@@ -38,7 +36,7 @@ def _forget(gone: weakref.ref[Tensor]) -> None:
         _last = None
 
 
-def factorise(gram: Tensor, damping: float, as_released: bool = False) -> Factor:
+def factorise(gram: Tensor, damping: float, released: float | None = None) -> Factor:
     """Returns the upper U with (gram + damping * mean diagonal)^-1 = U^T U, the dead inputs, and the damping used.
 
     An input that was never active has a zero row in `gram`; its diagonal becomes the mean, so that it stands alone.
@@ -46,8 +44,8 @@ def factorise(gram: Tensor, damping: float, as_released: bool = False) -> Factor
     Args:
         gram: Symmetric, [n, n].
         damping: Fraction of the mean diagonal of the live inputs.
-        as_released: Give a dead input a diagonal of 1 in the release's units and count it in the mean, and form the
-            inverse on the way. `gram` is the mean over the tokens.
+        released: SparseGPT's release factorises a Hessian of so many times `gram`: do as it does, which gives a dead
+            input a diagonal of 1 in that Hessian, counts it in the mean, and forms the inverse on the way.
 
     Raises:
         Problem: The matrix is not positive definite even with a thousand times the damping.
@@ -55,11 +53,11 @@ def factorise(gram: Tensor, damping: float, as_released: bool = False) -> Factor
     diagonal = gram.diagonal().float()
     dead = diagonal == 0
     mean = alone = diagonal[~dead].mean() if not dead.all() else diagonal.new_ones(())
-    if as_released:
-        alone = diagonal.new_tensor(1 / _RELEASED)
+    if released:
+        alone = diagonal.new_tensor(1 / released)
         mean = (diagonal + dead * alone).mean()
     for _ in range(4):
-        upper = (_twice if as_released else _reversed)(gram, dead * alone + damping * mean)
+        upper = (_twice if released else _reversed)(gram, dead * alone + damping * mean)
         if upper is not None:
             return upper, dead, damping
         tried, damping = damping, max(damping * 10, 1e-4)

@@ -19,8 +19,9 @@ Different from the released code, and why:
   them to zero, also beyond the sparsity asked for.
 - A factorisation that fails is tried again with ten times the damping, up to three times; the damping used is reported.
 
-`as_released` takes their damping, their dead inputs and their three factorisations, and then gives their masks; their
-count is the pattern's own `as_released`.
+`as_released` takes their damping, their dead inputs and their three factorisations, and whoever joins it with a pattern
+(`pruning.recipe`) takes the pattern's count of theirs too; then the masks are theirs. Their Hessian is twice the sum
+over a sequence's tokens, averaged over sequences, so that a diagonal of 1 weighs by the `length` of a sequence.
 
 With `bits` the weights that stay are quantised in the same sweep (section 3.5 there): a column's values are rounded to
 a grid spread over the dense weights (`_grid`) when its turn comes, and the columns to the right make up for that too.
@@ -52,6 +53,7 @@ def solve(
     choose: Callable[[Tensor, float], Tensor],
     sparsity: float,
     period: int | None = None,
+    length: float | Tensor | None = None,
     *,
     block: Count = 128,
     damping: NonNegative = 0.01,
@@ -68,12 +70,14 @@ def solve(
         choose: The pattern, (scores [out, columns], sparsity) -> keep.
         sparsity: Fraction of zeros.
         period: How many columns the pattern must see at once (N:M), or None for a slab at a time.
+        length: Tokens of a sequence, for `as_released`.
         block: Width of a slab, rounded down to a multiple of `period`.
         damping: Added to the diagonal of `gram`, as a fraction of its mean.
         bits: Quantise what stays to so many bits; None leaves it as it is.
         symmetric: Whether the grid of the quantised values lies evenly about 0.
         scale: Whether each "row" has its own grid, or the "matrix" one.
-        as_released: Damp and factorise as the released code does; `gram` is then the mean over the tokens.
+        as_released: Damp and factorise as the released code does; `gram` is then the mean over the tokens, and
+            `length` is not None.
 
     Raises:
         Problem: `gram` cannot be factorised even with a thousand times the damping, or `period` does not divide `in`.
@@ -82,7 +86,7 @@ def solve(
     if period and columns % period:
         raise Problem(f"its {columns} inputs do not divide into groups of {period}")
     slab = min(columns, max(block - block % period, period) if period else block)
-    factor, dead, damping = inverse_factor(gram, damping, as_released)
+    factor, dead, damping = inverse_factor(gram, damping, 2 * float(length) if as_released else None)
     grid = spread(weight, bits, symmetric, scale) if bits else None
     work = weight.T.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     diagonal = factor.diagonal()[:, None]

@@ -4,7 +4,7 @@
             + comparisons of the weights / speed of sorting + start, reading, writing
     memory  = the process + the larger of: weights and masks twice over (written, then read back and verified); weights,
               the gradients that a criterion asked for, and the largest of what comes one after the other:
-              a backward pass: the inputs and outputs of all layers for a batch, or one sequence, and its logits twice;
+              a backward pass: the inputs and outputs of all layers for a batch, or one sequence, and its logits thrice;
               a survey: the walk's, all Gram matrices that scores wait for, hidden states once more for RMI's kernels;
               a trial: the walk's and a second copy of the layers, then a held-out batch's logits;
               the walk: every paused pass's hidden states, one block's activations, statistics and solver's workspace
@@ -206,7 +206,8 @@ def _backward(options: Mapping[str, Any], model: shapes.Shapes, sums: Sums, leng
     width = WIDTH[options["dtype"]]
     rows = min(options["batch_size"], options["samples"]) if "gradient" in needs else 1
     norms = 3 * 4 * sums.hidden * sums.blocks  # what those of a block keep beside the layers' inputs
-    return rows * length * (width * sums.passed + norms + _logits(model, width)) + width * sums.largest
+    logits = 3 / 2 * _logits(model, width)  # and their gradient
+    return rows * length * (width * sums.passed + norms + logits) + width * sums.largest
 
 
 def _survey(options: Mapping[str, Any], sums: Sums, tokens: int, length: int, needs: set[str]) -> float:

@@ -72,7 +72,7 @@ def test_fit_rounds_to_tiles_and_keeps_the_overall_sparsity():
 def test_a_solver_prunes_tiles_slab_by_slab(correlated, columns, width):
     weight, x = correlated(16, width)
     how = recipe("solver", "sparsegpt", f"block:rows=8,columns={columns}")
-    solved = how.solve(weight, {"gram": x.T @ x / len(x)}, 0.5)
+    solved = how.solve(weight, {"gram": x.T @ x / len(x), "length": len(x)}, 0.5)
     tiles = solved.keep.view(2, 8, width // columns, columns).transpose(1, 2).flatten(2)
     assert (tiles.all(-1) | ~tiles.any(-1)).all()
     for slab in solved.keep.split(solved.slab, dim=1):

@@ -32,13 +32,15 @@ def test_layers_that_share_a_matrix_share_its_factor_until_it_changes_or_goes(mo
     first, again = _inverse.inverse_factor(gram, 0.01), _inverse.inverse_factor(gram, 0.01)
     assert first is again and len(made) == 1
     _inverse.inverse_factor(gram, 0.1)
-    _inverse.inverse_factor(gram, 0.1, as_released=True)
+    _inverse.inverse_factor(gram, 0.1, released=256.0)
     gram.mul_(2)
     doubled, _, _ = _inverse.inverse_factor(gram, 0.01)
     torch.testing.assert_close(doubled * 2**0.5, first[0])
     other = gram.clone()
     _inverse.inverse_factor(other, 0.01)
-    assert made == [(0.01, False), (0.1, False), (0.1, True), (0.01, False), (0.01, False)]
+    _inverse.inverse_factor(other, 0.01, released=256.0)
+    _inverse.inverse_factor(other, 0.01, released=4096.0)
+    assert made == [(0.01, None), (0.1, None), (0.1, 256.0), *[(0.01, None)] * 2, (0.01, 256.0), (0.01, 4096.0)]
     del other
     gc.collect()
     assert _inverse._last is None

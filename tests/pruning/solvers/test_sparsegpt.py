@@ -91,7 +91,7 @@ def test_dead_inputs_go_first_and_no_further_than_asked(correlated):
         assert int((solved.weight == 0).sum()) == int((~solved.keep).sum()) == 12 * zeros
         assert (~solved.keep[:, ::4]).sum() == 12 * zeros and solved.facts["dead_inputs"] == 8
         assert torch.equal(solved.weight[:, 1::4], weight[:, 1::4])
-    released = sparsegpt.solve(weight, gram, choose, 0.0, as_released=True)
+    released = sparsegpt.solve(weight, gram, choose, 0.0, length=128, as_released=True)
     assert (released.weight[:, ::4] == 0).all()
 
 
@@ -184,27 +184,30 @@ def test_more_bits_leave_less_error_and_rounding_alone_more(correlated):
     assert error[1] < 0.95 * (x @ (weight - after).T).norm()
 
 
-def test_as_released_counts_dead_inputs_in_the_damping(correlated):
+@pytest.mark.parametrize("tokens", [128, 512, 2048])
+def test_as_released_counts_dead_inputs_in_the_damping(correlated, tokens):
     weight, x = correlated(6, 24)
-    alive, same = (sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5, as_released=r).weight for r in (False, True))
+    alive, same = (
+        sparsegpt.solve(weight, gram_of(x), MATRIX, 0.5, length=128, as_released=r).weight for r in (False, True)
+    )
     torch.testing.assert_close(alive, same, rtol=1e-4, atol=1e-5)
     x[:, :12] = 0
     gram = gram_of(x)
-    ours, theirs = (sparsegpt.inverse_factor(gram, 0.01, as_released=r)[0] for r in (False, True))
-    mean = (gram.diagonal().sum() + 12 / 4096) / 24
+    ours, theirs = (sparsegpt.inverse_factor(gram, 0.01, released=r)[0] for r in (None, 2.0 * tokens))
+    mean = (gram.diagonal().sum() + 12 / (2 * tokens)) / 24
     damped = gram + 0.01 * mean * torch.eye(24)
     torch.testing.assert_close(
         theirs[12:, 12:].T @ theirs[12:, 12:], torch.linalg.inv(damped[12:, 12:]), rtol=1e-3, atol=1e-4
     )
-    torch.testing.assert_close(theirs.diagonal()[:12], (1 / 4096 + 0.01 * mean).rsqrt().expand(12))
+    torch.testing.assert_close(theirs.diagonal()[:12], (1 / (2 * tokens) + 0.01 * mean).rsqrt().expand(12))
     assert not torch.allclose(ours, theirs, rtol=1e-2)
 
 
-@pytest.mark.parametrize("as_released", [False, True])
-def test_a_failure_in_either_way_to_the_factor_raises_the_damping(correlated, as_released):
+@pytest.mark.parametrize("released", [None, 256.0])
+def test_a_failure_in_either_way_to_the_factor_raises_the_damping(correlated, released):
     gram = gram_of(correlated(4, 8)[1])
     gram = gram - 0.05 * gram.diagonal().mean() * torch.eye(8) - torch.linalg.eigvalsh(gram)[0] * torch.eye(8)
-    assert sparsegpt.inverse_factor(gram, 0.01, as_released)[2] == pytest.approx(0.1)
+    assert sparsegpt.inverse_factor(gram, 0.01, released)[2] == pytest.approx(0.1)
 
 
 @pytest.mark.gpu
