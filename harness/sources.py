@@ -38,7 +38,7 @@ _WHAT = {"models": "model", "datasets": "data set"}
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model or data set comes from; or what else decides a result: a package that scores, a machine that is timed.
+    """Where a model or data set comes from; or what else decides a result: a package that scores, the machine timed.
 
     Attributes:
         kind: `hub`, `mirror`, `folder`, `generated`, `package` or `machine`.

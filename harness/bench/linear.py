@@ -87,7 +87,7 @@ def run(case: Case, formats: Sequence[str], precisions: Sequence[str], repeats: 
     from harness.bench import products
     from harness.inference.kernels import isa
 
-    rows, columns = _shape(case.shape)
+    rows, columns = dimensions(case.shape)
     threads = torch.get_num_threads()
     with isa.limit(case.build), torch.inference_mode():
         torch.set_num_threads(case.threads)
@@ -107,11 +107,16 @@ def run(case: Case, formats: Sequence[str], precisions: Sequence[str], repeats: 
     speeds = [contenders[-1].bytes / seconds / 1e9 for seconds in times.pop()]
     sizes = [(each.name, each.bytes) for each in contenders[:-1]]
     bandwidth = measure.spread(speeds)
-    said = _rows(sizes, times, bandwidth["median"])
+    said = compared(sizes, times, bandwidth["median"], BASE, OWN)
     return {**asdict(case), "bandwidth": bandwidth, "copies": copies, "rows": said, "absent": absent}
 
 
-def _shape(text: str) -> tuple[int, int]:
+def dimensions(text: str) -> tuple[int, int]:
+    """Returns the rows and columns of "ROWSxCOLUMNS".
+
+    Raises:
+        Problem: It cannot be read.
+    """
     try:
         rows, columns = (int(part) for part in text.split("x"))
     except ValueError:
@@ -151,10 +156,21 @@ def last_cache() -> int:
     return max(LAST_CACHE, roofline.cache_bytes())
 
 
-def _rows(sizes: Sequence[tuple[str, int]], times: Sequence[Sequence[float]], bandwidth: float) -> list[dict[str, Any]]:
+def compared(
+    sizes: Sequence[tuple[str, int]], times: Sequence[Sequence[float]], bandwidth: float, torch: str, dense: str
+) -> list[dict[str, Any]]:
+    """Returns a row for each contender.
+
+    Args:
+        sizes: The name of each, and the bytes of its weights.
+        times: The seconds of its products.
+        bandwidth: Of the memory, in GB/s.
+        torch: The contender that `over_torch` is over.
+        dense: The contender that `over_dense` and `share`, of the byte bound, are over.
+    """
     spreads = {name: measure.spread(seconds) for (name, _), seconds in zip(sizes, times, strict=True)}
     stored = dict(sizes)
-    base, own = spreads[BASE]["median"], spreads[OWN]["median"]
+    base, own = spreads[torch]["median"], spreads[dense]["median"]
     return [
         {
             "name": name,
@@ -164,7 +180,7 @@ def _rows(sizes: Sequence[tuple[str, int]], times: Sequence[Sequence[float]], ba
             "gb_per_second": size / spreads[name]["median"] / 1e9,
             "over_torch": base / spreads[name]["median"],
             "over_dense": own / spreads[name]["median"],
-            "share": own / spreads[name]["median"] * size / stored[OWN],
+            "share": own / spreads[name]["median"] * size / stored[dense],
             "of_reading": size / spreads[name]["median"] / 1e9 / bandwidth,
         }
         for (name, size), seconds in zip(sizes, times, strict=True)
@@ -192,25 +208,30 @@ def table(said: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores."
     ]
     for case in said["cases"]:
-        speed = case["bandwidth"]
         where = Case(**{field: case[field] for field in Case.__dataclass_fields__})
-        lines += [
-            "",
-            f"**{where}.** Reading: {speed['median']:.1f} GB/s ({speed['min']:.1f} to {speed['max']:.1f}).",
-            "",
-            "| | ms | smallest to largest | MiB | GB/s | x torch fp32 | x dense fp32 | of byte bound | of reading |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-            *(f"| {' | '.join(_cells(row))} |" for row in case["rows"]),
-            *("" if not case["absent"] else f"\nNot run: {'; '.join(case['absent'])}.").splitlines(),
-        ]
+        lines += section(str(where), case, BASE, OWN)
     return "\n".join(lines) + "\n"
+
+
+def section(where: str, case: dict[str, Any], torch: str, dense: str) -> list[str]:
+    """Returns the Markdown lines of a case: what it is, then its rows as `compared` makes them over two contenders."""
+    speed = case["bandwidth"]
+    return [
+        "",
+        f"**{where}.** Reading: {speed['median']:.1f} GB/s ({speed['min']:.1f} to {speed['max']:.1f}).",
+        "",
+        f"| | ms | smallest to largest | MiB | GB/s | x {torch} | x {dense} | of byte bound | of reading |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(f"| {' | '.join(_cells(row))} |" for row in case["rows"]),
+        *("" if not case["absent"] else f"\nNot run: {'; '.join(case['absent'])}.").splitlines(),
+    ]
 
 
 def _cells(row: dict[str, Any]) -> Iterator[str]:
     seconds = row["seconds"]
     yield row["name"]
-    yield f"{seconds['median'] * 1e3:.2f}"
-    yield f"{seconds['min'] * 1e3:.2f} to {seconds['max'] * 1e3:.2f}"
+    yield f"{seconds['median'] * 1e3:.4g}"
+    yield f"{seconds['min'] * 1e3:.4g} to {seconds['max'] * 1e3:.4g}"
     yield f"{row['bytes'] / 2**20:.1f}"
     yield f"{row['gb_per_second']:.1f}"
     yield f"{row['over_torch']:.2f}"
@@ -261,7 +282,7 @@ def command(
         raise Problem("our kernels cannot be timed", hint=reason)
     names = [str(resolve("format", name)) for name in formats]
     for shape in shapes:
-        _shape(shape)
+        dimensions(shape)
     for precision in precisions:
         if precision not in KNOWN:
             raise unknown("precision", precision, KNOWN)

@@ -7,7 +7,7 @@ on the device: the Gram matrices of a whole model can outweigh it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -52,9 +52,9 @@ def survey(needs: Sequence[str], setup: Setup, judge: Judge) -> dict[str, Any]:
             waiting.update(_on_cpu(inputs, block.linears, setup.recipe.scoring))
     linears = {linear.name: linear for block in setup.blocks for linear in block.linears}
     offers = {
-        "weights": {name: linear.module.weight.detach() for name, linear in linears.items()},
+        "weights": _ByLayer(linears, lambda name: _whole(linears[name])),
         "norms": norms,
-        "scores": _Scores(setup, linears, waiting),
+        "scores": _ByLayer(linears, lambda name: _scores(setup, linears[name], waiting[name])),
         "kernels": kernels,
         "judge": judge,
     }
@@ -68,20 +68,30 @@ def _on_cpu(inputs: Inputs, linears: Sequence[Linear], needs: Sequence[str]) -> 
     return {linear.name: {need: moved[id(inputs[linear.name][need])] for need in needs} for linear in linears}
 
 
-class _Scores(Mapping[str, Tensor]):
-    """Scores by layer, computed when looked up: those of a whole model would be another model of 32-bit numbers."""
+def _whole(linear: Linear) -> Tensor:
+    """Returns the weight of a linear, put together where processes share it out (FSDP): a word between all of them."""
+    weight = linear.module.weight.detach()
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
-    def __init__(self, setup: Setup, linears: Mapping[str, Linear], waiting: Inputs) -> None:
-        self._setup, self._linears, self._waiting = setup, linears, waiting
+
+def _scores(setup: Setup, linear: Linear, waiting: Mapping[str, Tensor]) -> Tensor:
+    """Returns the scores of a linear's weights, given the statistics of its inputs that wait on the CPU."""
+    weight = _whole(linear)
+    inputs = {need: value.to(weight.device) for need, value in waiting.items()}
+    return setup.recipe.score(weight, setup.given(linear, {linear.name: inputs}))
+
+
+class _ByLayer(Mapping[str, Tensor]):
+    """Tensors by layer, made when looked up: those of a whole model would be another model."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Tensor]) -> None:
+        self._names, self._make = tuple(names), make
 
     def __getitem__(self, name: str) -> Tensor:
-        linear = self._linears[name]
-        weight = linear.module.weight.detach()
-        inputs = {need: value.to(weight.device) for need, value in self._waiting[name].items()}
-        return self._setup.recipe.score(weight, self._setup.given(linear, {name: inputs}))
+        return self._make(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._linears)
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._linears)
+        return len(self._names)

@@ -59,9 +59,10 @@ class Comparison:
             the other axes; `stderr` is over `n` seeds (NaN below two) of `expected`, `sampling` over the rows of the
             test set, and `error` the first of them that any cell of the column has; `status` says why a mean is missing
             or partial; `paper` and its `spread` are in our metric's unit, and `read` is where they stand.
-        costs: What the last training of each cell cost, by label: the means over seeds of `record.COST`, `merged` (the
-            sparsity that merging leaves), `asked` and `after_prune`.
+        costs: What the last training of each cell cost, by label: the means over seeds of what a record keeps as its
+            stage's `cost`, of its `sparsity`, and `added_memory_bytes`, the peak without what was held before.
         environments: Each machine and set of versions that the records come from, and how many do.
+        facts: What the paper says that is of no cell: what, its value with the unit, where it was read.
         outdated: What was run with other settings than the entry now states and is passed over: by what differs, the
             labels of the cells.
     """
@@ -79,6 +80,7 @@ class Comparison:
     frame: pd.DataFrame
     costs: Mapping[str, Mapping[str, float]]
     environments: tuple[tuple[Mapping[str, Any], int], ...]
+    facts: tuple[tuple[str, str, str], ...]
     outdated: Mapping[str, tuple[str, ...]]
 
     def columns(self) -> list[Column]:
@@ -148,6 +150,7 @@ def compare(entry: Entry, records: Iterable[Record], *, mix: bool = False) -> Co
         frame=_frame(rows),
         costs={label: cost for label in known if (cost := _cost(mine, label))},
         environments=_environments(mine),
+        facts=tuple(entry.reference.rows()) if entry.reference else (),
         outdated=outdated,
     )
 
@@ -218,7 +221,7 @@ def _references(entry: Entry, columns: Sequence[Column]) -> dict[Column, Referen
     Raises:
         Problem: The records have the evaluation that the paper's table is about, but no such metric of it.
     """
-    every = entry.reference.every if entry.reference else ()
+    every = [one for one in entry.reference.every if one.cells] if entry.reference else []
     found = {_column_of(one, columns): one for one in every}
     if every and _column_of(every[0], columns) is None:
         evaluation = every[0].metric.partition(".")[0]
@@ -293,7 +296,12 @@ def _cost(records: Iterable[Record], label: str) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for record in (each for each in records if each["label"] == label):
         stage = next((record["stages"][role] for role in reversed(TRAINED) if role in record["stages"]), {})
-        for name, value in {**record["sparsity"], **stage["cost"]}.items() if "cost" in stage else ():
+        if "cost" not in stage:
+            continue
+        cost = {**record["sparsity"], **stage["cost"]}
+        if {"peak_memory_bytes", "held_memory_bytes"} <= cost.keys():
+            cost["added_memory_bytes"] = cost["peak_memory_bytes"] - cost["held_memory_bytes"]
+        for name, value in cost.items():
             found.setdefault(name, []).append(value)
     return {name: statistics.fmean(values) for name, values in found.items()}
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.reporting import plots
 from harness.reporting.compare import NOT_RUN, OTHER_SCALE, OUTDATED, Column, Comparison
-from harness.reporting.tables import Table, every_metric, heading, matrix, warning
+from harness.reporting.tables import Table, every_metric, facts, heading, matrix, warning
 from harness.runs import files
 
 STYLE = Path(__file__).with_suffix(".css")
@@ -81,6 +81,7 @@ def _section(name: str, comparison: Comparison) -> str:
 <p class="lead">{_text(heading(comparison))}</p>{caution}
 {"".join(_metric(comparison, column) for column in headlines)}
 {_details("Every metric", _table(rest)) if rest else ""}
+{_details("What the paper also says", _table(facts(comparison))) if comparison.facts else ""}
 {_details("Where it was computed", _environments(comparison)) if comparison.environments else ""}
 </section>"""
 

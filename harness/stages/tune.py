@@ -132,24 +132,12 @@ def _ramp(pruned: Pruner, choice: str, told: Path) -> Ramp:
         files.replace(told, _text(pruned))
         return pruned.keeps
 
-    if parallel() == "fsdp":
-        _check_a_block_at_a_time(pruned)
-    return Ramp(targets, to, blocks, pruned.batches)
-
-
-def _check_a_block_at_a_time(pruned: Pruner) -> None:
-    """Refuses a pruning that looks at all weights at once, which no process has where they are shared out.
-
-    Raises:
-        Problem: Its methods take gradients, or its allocation compares weights or scores of all layers.
-    """
-    allocation = rooms.parse(pruned.options["allocation"]).name
-    needs = rooms.ROOMS["allocation"].method(allocation).needs
-    asks = [*pruned.how.gradients, *(f"the {need} of all layers" for need in needs if need in ("weights", "scores"))]
-    if asks:
-        text = f"a ramp that prunes by {asks[0]} needs every weight at once, and FSDP shares them out"
-        hint = "train with --parallel ddp, or prune by wanda or sparsegpt at uniform or rmi rates"
+    if parallel() == "fsdp" and pruned.how.gradients:
+        name = pruned.how.gradients[0]
+        text = f"a ramp that prunes by {name} takes gradients of the whole model, which FSDP shares out"
+        hint = "train with --parallel ddp, or prune by wanda or sparsegpt"
         raise Problem(text, where="tune.ramp", hint=hint)
+    return Ramp(targets, to, blocks, pruned.batches)
 
 
 def _text(pruned: Pruner) -> str:

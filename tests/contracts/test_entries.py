@@ -47,7 +47,7 @@ def test_it_expands_into_cells_that_differ(name, scale):
 def test_every_cell_of_a_papers_table_has_its_number_or_its_blank(name):
     entry = spec.read(name, root=ROOT)
     if entry.paper is None or entry.paper.table is None:
-        assert entry.reference is None
+        assert entry.reference is None or not entry.reference.cells  # facts alone
         return
     one_shot = {cell.label for cell in cells(entry) if cell.baseline == "one_shot"}
     assert set(entry.reference.cells) | one_shot == {cell.label for cell in cells(entry)}

@@ -60,6 +60,13 @@ def test_it_asks_for_what_there_is_and_says_what_it_computes(name):
     assert isinstance(method.constants.get("HIDDEN", False), bool)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_came_after_its_first_results_does_by_default_what_was_done_before(name):
+    method = rooms.ROOMS["loss"].method(name)
+    since = method.constants.get("SINCE", {})
+    assert since == {option: method.options[option].default for option in since}
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", LOSSES)
 def test_it_returns_finite_means_over_known_positions(name, family, pair):

@@ -212,3 +212,10 @@ def test_costs_are_those_of_the_last_training_as_a_mean_over_seeds(make):
         **{"asked": 0.75, "after_prune": 0.75, "merged": 0.5},
         **{"parameters": 100, "trained_parameters": 11},
     }
+
+
+def test_a_reference_of_facts_alone_puts_no_number_beside_the_cells(make, samples):
+    given = samples.YAML[samples.YAML.index("  cells:") : samples.YAML.index("claims:")]
+    comparison = make((given, "  facts: [{name: memory, value: 3, unit: GiB, read: a log}]\n"))
+    assert comparison.facts == (("memory", "3 GiB", "a log"),)
+    assert comparison.units == {} and comparison.frame["paper"].isna().all()

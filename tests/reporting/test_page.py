@@ -61,6 +61,13 @@ def test_it_shows_tables_plots_and_cautions(text):
     assert "from 44 records" in said.replace("  ", " ")
 
 
+def test_it_shows_what_the_paper_says_of_no_cell(make, text):
+    facts = "  facts: [{name: SPP's memory, value: 25830, unit: MiB, read: a log}]\n"
+    said = " ".join(read(page.render([make(("  cells:\n", facts + "  cells:\n"))])).text)
+    assert "What the paper also says" in said and "25830 MiB" in said
+    assert "What the paper also says" not in text
+
+
 def test_plots_come_in_two_inks(text):
     tags = read(text).tags
     images = [a["src"] for tag, a in tags if tag == "img"]

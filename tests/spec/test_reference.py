@@ -71,6 +71,8 @@ reference:
     - {name: peak memory of another, value: out of memory, read: a log}
     - {name: accuracy, value: 28.25, unit: "%"}
     - {name: energy, value: null, unit: J}
+  also:
+    - {metric: translation.bleu, read: a card, facts: [{name: speed, value: 2, unit: x}]}
 grid:"""
 
 
@@ -81,6 +83,7 @@ def test_what_fits_no_cell_is_a_fact_with_its_unit_and_place(registry):
         ("peak memory of another", "out of memory", "a log"),
         ("accuracy", "28.25%", "Figure 3"),
         ("energy", "not found", "Figure 3"),
+        ("speed", "2x", "a card"),
     ]
 
 
@@ -90,7 +93,7 @@ def test_what_fits_no_cell_is_a_fact_with_its_unit_and_place(registry):
         ("  read: Figure 3\n", "", 14, "reference.facts.0: the place where this was read is missing"),
         ("value: 28.25", "value: [1]", 17, "reference.facts.2.value"),
         ("  - {name: energy, ", "  - {", 18, "reference.facts.3.name"),
-        (FACTS[FACTS.index("  facts:") : FACTS.index("grid:")], "", 11, "reference: it says nothing"),
+        (FACTS[FACTS.index("  facts:") : FACTS.index("  also:")], "", 11, "reference: it says nothing"),
     ],
 )
 def test_a_wrong_fact_is_told_with_its_line(registry, old, new, line, part):

@@ -208,20 +208,10 @@ def whole_ramps(tmp_path_factory, parents):
     return of
 
 
-@pytest.mark.parametrize(
-    ("prune", "said"),
-    [
-        ({"criterion": "gradient"}, "prunes by gradient needs every weight at once"),
-        ({"allocation": "owl"}, "prunes by the weights of all layers needs every weight at once"),
-        ({"allocation": "global_threshold"}, "prunes by the scores of all layers needs every weight at once"),
-    ],
-)
-def test_a_ramp_that_needs_every_weight_at_once_is_refused_where_processes_share_them(
-    tmp_path, parents, monkeypatch, prune, said
-):
+def test_a_ramp_by_gradients_of_the_whole_model_is_refused_where_processes_share_it(tmp_path, parents, monkeypatch):
     monkeypatch.setenv("HARNESS_PARALLEL", "fsdp")
-    with pytest.raises(Problem, match=said):
-        next(tune.run(pruning(tmp_path, parents, ramp="cubic:steps=2", prune=prune)))
+    with pytest.raises(Problem, match="prunes by gradient takes gradients of the whole model"):
+        next(tune.run(pruning(tmp_path, parents, ramp="cubic:steps=2", prune={"criterion": "gradient"})))
 
 
 def test_a_checkpoint_follows_every_pruning(tmp_path, parents):

@@ -66,6 +66,7 @@ RAMPS = {
     "ramp": ramp(restart=True),
     "ramp of a branch, with ranks": ramp(allocation="rmi", method="losa:rank=4,mean=3.0,dropout=0.0", recompute=True),
     "ramp by the weights alone": ramp("magnitude", family="t5", method="sparse_peft:rank=4,dropout=0.0"),
+    "ramp over all scores": ramp(allocation="owl", method="masked"),
     "ramp with trials": ramp(allocation="atp_search:trials=2", method="spp:dropout=0.0"),
 }
 CASES |= RAMPS

@@ -29,7 +29,7 @@ def prepare(model: nn.Module, *, dtype: Literal["float16", "bfloat16"] = "float1
         The model.
 
     Raises:
-        Problem: A layer has a group of 4 with more than 2 weights: which.
+        Problem: A layer has a group of 4 with more than 2 weights, or a shape that PyTorch does not take: which.
     """
     model = model.to(getattr(torch, dtype))
     for name in prunable(model):
@@ -37,7 +37,12 @@ def prepare(model: nn.Module, *, dtype: Literal["float16", "bfloat16"] = "float1
         if not is_24(linear.weight):
             hint = "prune with pattern 2:4; skip no layer"
             raise Problem("this layer's zeros do not lie 2:4", where=name, hint=hint)
-        linear.weight = nn.Parameter(torch.sparse.to_sparse_semi_structured(linear.weight.detach()), False)
+        try:
+            weight = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
+        except RuntimeError as error:
+            what = f"PyTorch cannot hold this layer 2:4: {str(error).splitlines()[0].rstrip('.')}"
+            raise Problem(what, where=name, hint="take triton_bitmask, which multiplies any shape") from error
+        linear.weight = nn.Parameter(weight, False)
     return model
 
 

@@ -1,10 +1,10 @@
 """Packed weights on a GPU: the bitmask format, expanded in registers as it is read, in Triton.
 
-    bytes a weight = b (1 - sparsity) + 1/8        b = 2 (16-bit values) or 1 (int8, a scale a row)
+    bytes a weight = b (1 - sparsity) + 1/8 + 9/256        b = 2 (16-bit values) or 1 (int8, a scale a row)
 
-Any sparsity pattern will do; what is saved is reading, not arithmetic, so it is for steps of few tokens. Longer inputs
-are multiplied by weights that are expanded first. The kernel has been run in Triton's interpreter only: nobody has
-timed it yet.
+Any sparsity pattern will do; what is saved is reading, not arithmetic, so it is for steps of few tokens. For longer
+inputs a kernel expands the weights into the type of the activations, and cuBLAS multiplies by them. The kernels were
+run in Triton's interpreter and compiled for an H100; nobody has timed them yet (`harness bench linear --device cuda`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from harness.inference.engines._places import places
 from harness.inference.swap import groups, prunable, swap
 
 DEVICE = "cuda"
@@ -56,8 +57,8 @@ class BitmaskLinear(nn.Module):
         super().__init__()
         packed = pack(weight.detach().float().cpu(), "bitmask", precision)
         self.shape = packed.shape
-        for name in ("mask", "rows"):
-            self.register_buffer(name, packed.tensors[name])
+        for name, tensor in zip(("mask", "starts", "offsets"), places(packed.tensors["mask"]), strict=True):
+            self.register_buffer(name, tensor)
         # as bytes: a model that is cast to another type casts its buffers of floating-point numbers
         self.kind = packed.tensors["values"].dtype
         self.register_buffer("stored", packed.tensors["values"].view(torch.uint8))
@@ -75,24 +76,27 @@ class BitmaskLinear(nn.Module):
         """The scale of each row, float32 [out, 1]; None where values have none."""
         return None if self.steps is None else self.steps.view(torch.float32)
 
+    @property
+    def bytes(self) -> int:
+        """What a product reads of the weights from memory."""
+        return sum(tensor.nbytes for name, tensor in self.named_buffers() if name != "bias")
+
     def forward(self, x: Tensor) -> Tensor:
         """Returns [..., out] for [..., in], in x's type."""
-        flat = x.reshape(-1, x.shape[-1])
-        if len(flat) > MOST_ROWS:
-            return nn.functional.linear(x, self.expanded().to(x.dtype), self.bias)
         from harness.inference.engines._triton_kernel import multiply
 
-        y = multiply(self.mask, self.values, self.rows, self.scales, flat.contiguous(), self.shape).to(x.dtype)
-        y = y.reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias
+        flat = x.reshape(-1, x.shape[-1])
+        if not len(flat) or len(flat) > MOST_ROWS:
+            return nn.functional.linear(x, self.expanded(x.dtype), self.bias)
+        held = (self.mask, self.values, self.starts, self.offsets, self.scales)
+        return multiply(*held, self.bias, flat.contiguous()).reshape(*x.shape[:-1], -1)
 
-    def expanded(self) -> Tensor:
-        """Returns the weights that are multiplied with, float32 [out, in]."""
-        lanes = torch.arange(64, device=self.mask.device)
-        keep = (self.mask[..., None] >> lanes & 1).bool().flatten(1)[:, : self.shape[1]]
-        dense = torch.zeros(self.shape, device=self.mask.device)
-        dense[keep] = self.values[: int(self.rows[-1])].float()
-        return dense if self.scales is None else dense * self.scales
+    def expanded(self, dtype: torch.dtype) -> Tensor:
+        """Returns the weights with their zeros, [out, in] in a type."""
+        from harness.inference.engines._triton_kernel import expand
+
+        held = (self.mask, self.values, self.starts, self.offsets, self.scales)
+        return expand(*held, self.shape[1], dtype)
 
 
 def available() -> str | None:

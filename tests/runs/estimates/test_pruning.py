@@ -148,7 +148,7 @@ def test_gradients_stay_and_their_backward_keeps_every_layers_inputs_and_outputs
     passed = sum({layer.reads: layer.columns for layer in model.layers}.values())
     passed += sum(layer.out for layer in model.layers)
     hidden, vocabulary = model.config["hidden_size"], model.config["vocab_size"]
-    token = 4 * passed + 12 * hidden * len(model.blocks) + 8 * vocabulary
+    token = 4 * passed + 12 * hidden * len(model.blocks) + 12 * vocabulary
     fixed = figures.PROCESS + 4 * model.parameters + prunable / 8 + 4 * prunable
     assert sixteen == pytest.approx(fixed + 16 * 128 * token + 4 * max(e.out * e.columns for e in model.layers))
     assert one < sixteen - 10 * 128 * token
