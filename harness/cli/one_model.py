@@ -30,7 +30,7 @@ Rows = Annotated[int | None, typer.Option(help="Only the first so many rows of t
 Length = Annotated[int | None, typer.Option(help="Tokens of an example of text; 2048.")]
 Samples = Annotated[int | None, typer.Option(help="Calibration examples; 128.")]
 Seed = Annotated[int | None, typer.Option(help="Draws the examples; 0.")]
-BatchSize = Annotated[int | None, typer.Option(help="Examples per forward pass; 8.")]
+BatchSize = Annotated[int | None, typer.Option(help="Examples per forward pass; 4.")]
 Skip = Annotated[list[str] | None, typer.Option(help="Layers left as they are, by a glob of their names.")]
 Split = Annotated[str | None, typer.Option(help="The split that calibrates; train.")]
 Task = Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")]

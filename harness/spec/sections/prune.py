@@ -48,7 +48,7 @@ class Prune(BaseModel):
         (), description="Layers that stay dense, by globs of their names; the sparsity is that of the others."
     )
     samples: Count = Field(128, description="Calibration examples.")
-    batch_size: Count = Field(8, description="Calibration examples per forward pass.")
+    batch_size: Count = Field(4, description="Calibration examples per forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="The weights' type from here on.")
     search_data: Data | None = Field(None, description="What a searching allocation is judged on; null: the data.")
