@@ -107,9 +107,12 @@ def verifying(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _sum(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                digest.update(block)
+    except OSError as error:
+        raise Problem(f"this file cannot be read: {error.strerror}", where=str(path)) from error
     return digest.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
@@ -43,9 +44,27 @@ class Rows(Sequence[Mapping[str, Any]]):
         return len(self._items)
 
 
+class _Head(Sequence[Mapping[str, Any]]):
+    """The first of some rows, which are counted only when somebody asks how many: to count may be to fetch them all."""
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], count: int):
+        self._rows, self._count = rows, count
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return itertools.islice(iter(self._rows), self._count)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        return self._rows[range(len(self))[index]]
+
+    def __len__(self) -> int:
+        return min(self._count, len(self._rows))
+
+
 def head(rows: Sequence[Mapping[str, Any]], count: int | None) -> Sequence[Mapping[str, Any]]:
     """Returns the first `count` rows, or all for None, still lazily."""
-    return rows if count is None else Rows(range(min(count, len(rows))), rows.__getitem__)
+    return rows if count is None else _Head(rows, count)
 
 
 def share(text: str) -> float:

@@ -213,9 +213,10 @@ def going_on(folder: Path, settings: Mapping[str, Any], console: Console) -> Ite
                 console.print("; ".join(said), markup=False, highlight=False, soft_wrap=True)
             raise
         finally:
-            lease.release()
             if ended or not unfinished.kept(work):
-                shutil.rmtree(work, ignore_errors=True)
+                unfinished.remove(work, lease)
+            else:
+                lease.release()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness import oneoff
 from harness.problems import Problem
 from harness.runs.decides import prunes
+from harness.runs.keys import version
 from harness.runs.origins import Origins
 from harness.runs.processes import ALONE, Processes
 from harness.sources import Source, snapshot
@@ -136,7 +137,7 @@ def tune(
     """
     data = Origins().data(options) or {}
     follows = {role: source.identity for role, source in {**parents, **data}.items()}
-    settings = {"options": options, "read": follows, "mask_from_zeros": zeros}
+    settings = {"version": version("tune"), "options": options, "read": follows, "mask_from_zeros": zeros}
     with oneoff.going_on(folder, settings, console) as (result, scratch):
         read: dict[str, Source | Path] = dict(parents)
         if zeros:

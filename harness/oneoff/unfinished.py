@@ -5,6 +5,7 @@ They lie in `.<name>.<its hash>.unfinished/scratch`, with the `settings.json` th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -18,6 +19,7 @@ from harness.runs import files, lease
 if TYPE_CHECKING:
     from rich.console import Console
 
+SETTINGS = "settings.json"
 SHOWN = 40
 """Characters of a folder's name in that of its work beside it: the whole may be as long as a name can be."""
 
@@ -40,15 +42,26 @@ def begin(folder: Path, settings: Mapping[str, Any], console: Console) -> tuple[
     if held is None:
         hint = "wait for it, or give another folder with --out"
         raise Problem("another command is at work on this folder", where=str(folder), hint=hint)
-    text, said = json.dumps(settings, indent=1, sort_keys=True) + "\n", work / "settings.json"
+    text, said = json.dumps(settings, indent=1, sort_keys=True) + "\n", work / SETTINGS
+    same = said.is_file() and said.read_text(encoding="utf8") == text
     if kept(work):
-        same = said.is_file() and said.read_text(encoding="utf8") == text
         told = f"goes on from {kept(work)}" if same else f"begins afresh: what {work} kept was of other settings"
         console.print(told, markup=False, highlight=False, soft_wrap=True)
-        if not same:
-            shutil.rmtree(work / "scratch")
+    if not same:
+        shutil.rmtree(work / "scratch", ignore_errors=True)
     files.replace(said, text)
     return work, held
+
+
+def remove(work: Path, held: lease.Lease) -> None:
+    """Removes some work and gives its lease back; the folder stays where another command has begun in it by then."""
+    for path in work.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+    (work / SETTINGS).unlink(missing_ok=True)
+    held.release()
+    with contextlib.suppress(OSError):
+        work.rmdir()
 
 
 def kept(work: Path) -> Path | None:

@@ -64,8 +64,11 @@ class Masks(MutableMapping[str, Tensor]):
         """
         masks = cls()
         with safe_open(path, "pt") as file:
-            for name, shape in json.loads((file.metadata() or {})["shapes"]).items():
+            shapes = json.loads((file.metadata() or {})["shapes"])
+            for name, shape in dict(shapes).items():
                 packed = file.get_tensor(name)
+                if not all(isinstance(size, int) and size >= 0 for size in shape):
+                    raise ValueError(f"{name} has no shape")
                 if packed.dtype != torch.uint8 or packed.shape != (math.ceil(math.prod(shape) / 8),):
                     raise ValueError(f"{name} is no mask of {shape}")
                 masks._packed[name], masks._shapes[name] = packed, tuple(shape)

@@ -84,7 +84,7 @@ class Origins:
         Threads that nobody asks for are as many as torch takes: by OMP_NUM_THREADS, or the cores there are.
         """
         engines = [measuring["engine"], measuring["against"]]
-        threads = measuring["threads"] or os.environ.get("OMP_NUM_THREADS") or f"{os.cpu_count()} cores'"
+        threads = measuring["threads"] or os.environ.get("OMP_NUM_THREADS") or f"{len(os.sched_getaffinity(0))} cores'"
         processor = self._once(("processor",), lambda: environment()["cpu"])
         found = {"processor": Source("machine", processor, f"{threads} threads")}
         if any(own_dense(engine) for engine in engines):

@@ -83,7 +83,10 @@ class Pruner:
         setup = Setup(self.model, self.blocks, self.batches, self.how, slopes)
         rates = yield from self._rates(setup, target, Progress(done, total, unit="block"))
         seconds = round(clock(self.model.device) - begin, 4)
-        self.before = {"seconds": seconds, "peak_memory_bytes": peak(self.model.device)}
+        self.before = {
+            "seconds": round(self.before.get("seconds", 0) + seconds, 4),
+            "peak_memory_bytes": max(self.before.get("peak_memory_bytes", 0), peak(self.model.device)),
+        }
         for at, block in enumerate(prune_model(setup, rates), done + 1):
             self.keeps.update(block.keeps)
             self.rows.update(block.rows)

@@ -71,7 +71,8 @@ def tokens(
             with _alone(folder):
                 written = _append(folder, texts, encode, dtype, enough)
         except OSError as error:
-            if error.errno not in disk.REFUSED:
+            of_documents = error.filename is not None and not str(error.filename).startswith(str(folder))
+            if of_documents or error.errno not in disk.REFUSED:
                 raise
             hint = "free some space, or set HARNESS_CACHE to another place; it goes on from what is written"
             raise Problem(f"tokens cannot be written: {error.strerror}", where=str(folder), hint=hint) from error

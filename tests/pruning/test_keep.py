@@ -91,15 +91,16 @@ def test_no_mask_is_a_problem(tmp_path):
         keep.load(tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other", "short", "type"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "short", "type", "shape", "list"])
 def test_a_damaged_mask_is_a_problem(tmp_path, keeps, damage):
     keep.save(tmp_path, keeps)
     path = tmp_path / keep.FILE
     if damage == "other":
         save_file({"x": torch.zeros(3)}, path)
-    elif damage in ("short", "type"):
-        packed = torch.zeros(1, dtype=torch.uint8) if damage == "short" else torch.zeros(2)
-        save_file({"0": packed}, path, {"shapes": json.dumps({"0": [3, 5]})})
+    elif damage in ("short", "type", "shape", "list"):
+        packed = torch.zeros(2) if damage == "type" else torch.zeros(2 - (damage == "short"), dtype=torch.uint8)
+        shapes = {"shape": {"0": [-3, -5]}, "list": [1]}.get(damage, {"0": [3, 5]})
+        save_file({"0": packed}, path, {"shapes": json.dumps(shapes)})
     else:
         path.write_bytes(path.read_bytes()[:100] if damage == "cut" else b"")
     with pytest.raises(Problem, match="this mask is damaged") as caught:

@@ -103,7 +103,11 @@ def test_weights_that_are_none_are_found(folder, weights, said):
 
 
 def test_a_packed_model_is_said_to_be_one(folder):
-    place = folder("llama", "model.safetensors", export__json="{}")
+    place = folder(
+        "llama",
+        "model.safetensors",
+        export__json='{"version": 1, "format": "bitmask", "precision": "int8", "sha256": {}}',
+    )
     said = refused(place)
     assert "this model is packed" in said and f"harness export {place} --format hf-dense" in said
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from harness.inference.engines._places import places
 from harness.inference.swap import groups, prunable, swap
+from harness.problems import Problem
 
 DEVICE = "cuda"
 MOST_ROWS = 16
@@ -40,8 +41,15 @@ def prepare(
 
     Returns:
         The model.
+
+    Raises:
+        Problem: int8 of a model that is quantised, whose codes this engine does not take.
     """
     names = prunable(model)
+    grid = next((name for name in names if getattr(model.get_submodule(name), "grid", None)), None)
+    if precision == "int8" and grid:
+        hint = "write precision=fp16, which holds its values, or take the packed engine, which takes its codes"
+        raise Problem("this engine would round a quantised model anew", where=grid, hint=hint)
     together = groups(model, names) if join else [(name,) for name in names]
     swap(model, together, lambda weight, bias: BitmaskLinear(weight, bias, precision).to(weight.device))
     return model.to(getattr(torch, dtype))

@@ -36,7 +36,7 @@ class Quantize(BaseModel):
     split: str = Field("train", description="The split that calibrates.")
     rows: Count | None = Field(None, description="Only the first so many rows of the split; null for all.")
     samples: Count = Field(128, description="Calibration examples.")
-    batch_size: Count = Field(8, description="Calibration examples per forward pass.")
+    batch_size: Count = Field(4, description="Calibration examples per forward pass.")
     seed: int = Field(0, ge=0, le=LARGEST_SEED, description="Seeds the choice of the calibration examples.")
 
     @model_validator(mode="after")

@@ -10,10 +10,14 @@ import textwrap
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from harness.inference import grids
 from harness.inference.engines._places import BLOCK
-from harness.inference.engines.triton_bitmask import MOST_ROWS, BitmaskLinear
+from harness.inference.engines.triton_bitmask import MOST_ROWS, BitmaskLinear, prepare
 from harness.inference.formats import pack, unpack
+from harness.problems import Problem
+from harness.quantization.grid import Grid
 
 triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the package triton is not installed")
 
@@ -44,6 +48,17 @@ def interpreted(code, *arguments):
 def pruned(rows, columns, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return torch.randn(rows, columns, generator=draw) * (torch.rand(rows, columns, generator=draw) > 0.75)
+
+
+def test_a_quantised_model_is_not_rounded_anew():
+    model = LlamaForCausalLM(
+        LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=8)
+    )
+    name = "model.layers.0.mlp.down_proj"
+    grids.attach(model, {name: Grid(torch.ones(16, 1), torch.zeros(16, 1), 8, 16)})
+    with pytest.raises(Problem, match="anew") as caught:
+        prepare(model, precision="int8")
+    assert caught.value.where == name
 
 
 def test_a_cast_model_keeps_its_packed_values():

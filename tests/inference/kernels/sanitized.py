@@ -41,7 +41,20 @@ def main(name: str, names: list[str]) -> None:
                             off = (y - exact).abs().max()
                             assert off < 1e-2, (rows, columns, sparsity, format, precision, batch, bits, off)
         if not names:
+            wide()
             decode()
+
+
+def wide() -> None:
+    """More columns, rows and groups than one part of a product of bytes takes, and a bias."""
+    weight, bias = torch.randn(6, 4200) * (torch.rand(6, 4200) >= 0.7), torch.randn(6)
+    for format, group, bits in itertools.product(("dense", "bitmask"), (None, 64), linear.BITS):
+        packed = formats.pack(weight, format, "int8", group=group)
+        x = torch.randn(131, 4200)
+        y = linear.matmul(packed, x, bias, activations=bits)
+        exact = (linear.rounded(x) if bits == 8 else x) @ formats.unpack(packed).T + bias
+        off = (y - exact).abs().max()
+        assert off < 0.1, (format, group, bits, off)
 
 
 def decode() -> None:

@@ -15,6 +15,7 @@ from harness.inference.kernels import build, isa, linear
 from harness.inference.kernels.linear import PackedLinear, matmul
 from harness.inference.values import PRECISIONS
 from harness.problems import Problem
+from harness.quantization.grid import Grid
 
 BUILDS = [name for name in isa.FEATURES if isa.has(name)]
 FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8", "2:4")
@@ -108,6 +109,17 @@ def test_wide_layers_and_long_batches_of_bytes(name, bits):
             x, bias = torch.rand(batch, columns) + 0.1, torch.randn(21)  # of one sign: sums grow as large as they can
             off = matmul(packed, x, bias, activations=bits) - (x.double() @ stored.double().T + bias.double())
             assert (off.abs() <= bound(x, stored, "int8", bits)).all()
+
+
+@pytest.mark.parametrize("build_name", BUILDS)
+@pytest.mark.parametrize("bits", linear.BITS)
+@pytest.mark.parametrize("name", ("dense", "bitmask", "slot", "index"))
+def test_the_lowest_code_of_a_byte_is_multiplied_as_any_other(name, bits, build_name):
+    codes = torch.full((5, 70), -128.0)
+    own = Grid(torch.ones(5, 1), torch.zeros(5, 1), 8, 70)
+    packed, x = formats.pack(codes, name, "int8", grid=own), torch.tensor([[-1.0, 1.0, 0.5, -0.25, -1.0] * 14])
+    with isa.limit(build_name):
+        torch.testing.assert_close(matmul(packed, x, activations=bits), x @ codes.T, rtol=1e-2, atol=0.5)
 
 
 def test_other_numbers_of_bits_are_problems():

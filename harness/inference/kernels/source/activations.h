@@ -182,10 +182,10 @@ inline Codes dot(Codes sums, Codes bytes, Codes codes) {
   return sums;
 }
 #elif defined(__AVX2__)
-// A signed level gives its sign to the code.
+// Of two signed bytes the code gives its sign to the level, which is never -128, as a code may be.
 template <int PLANES>
 inline __m256i dot(__m256i sums, __m256i bytes, __m256i codes) {
-  const __m256i pairs = PLANES == 1 ? _mm256_maddubs_epi16(_mm256_abs_epi8(bytes), _mm256_sign_epi8(codes, bytes))
+  const __m256i pairs = PLANES == 1 ? _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(bytes, codes))
                                     : _mm256_maddubs_epi16(bytes, codes);
   return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
