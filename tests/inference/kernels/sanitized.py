@@ -48,7 +48,7 @@ def main(name: str, names: list[str]) -> None:
 def wide() -> None:
     """More columns, rows and groups than one part of a product of bytes takes, and a bias."""
     weight, bias = torch.randn(6, 4200) * (torch.rand(6, 4200) >= 0.7), torch.randn(6)
-    for format, group, bits in itertools.product(("dense", "bitmask"), (None, 64), linear.BITS):
+    for format, group, bits in itertools.product(("dense", "bitmask"), (0, 64), linear.BITS):
         packed = formats.pack(weight, format, "int8", group=group)
         x = torch.randn(131, 4200)
         y = linear.matmul(packed, x, bias, activations=bits)
