@@ -84,7 +84,7 @@ class Origins:
         Threads that nobody asks for are as many as torch takes: by OMP_NUM_THREADS, or the cores there are.
         """
         engines = [measuring["engine"], measuring["against"]]
-        threads = measuring["threads"] or os.environ.get("OMP_NUM_THREADS") or f"{len(os.sched_getaffinity(0))} cores'"
+        threads = measuring["threads"] or os.environ.get("OMP_NUM_THREADS") or f"{_cores()} cores'"
         processor = self._once(("processor",), lambda: environment()["cpu"])
         found = {"processor": Source("machine", processor, f"{threads} threads")}
         if any(own_dense(engine) for engine in engines):
@@ -127,6 +127,11 @@ def _config(source: Source) -> Mapping[str, Any] | None:
 def _shown(task: str) -> bool:
     """Whether a task shows examples of the training split before each question."""
     return bool(rooms.parse(task).options.get("shots"))
+
+
+def _cores() -> int:
+    """Returns how many cores this process may run on, where the system tells; else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _installed(package: str) -> str:
