@@ -17,9 +17,7 @@ activations of 8 bits, "int8" those with activations of 14.
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import json
 import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench import measure
+from harness.bench import record as kept
 from harness.problems import Problem
-from harness.tracking.environment import environment
 
 SHAPES = ("4096x4096", "11008x4096", "4096x11008")
 """Rows x columns: attention and the two sizes of the feed-forward layers of LLaMA-7B."""
@@ -189,14 +187,7 @@ def compared(
 
 def record(cases: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
     """Returns what is kept of a benchmark, ready for JSON."""
-    return {
-        "benchmark": "linear",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "repeats": repeats,
-        "read_between": 2 * last_cache(),
-        "cases": cases,
-        "environment": environment(),
-    }
+    return kept.record("linear", repeats=repeats, read_between=2 * last_cache(), cases=cases)
 
 
 def table(said: dict[str, Any]) -> str:
@@ -276,7 +267,6 @@ def command(
     from harness.inference.kernels import build, isa
     from harness.problems import unknown
     from harness.rooms import resolve
-    from harness.runs import files
 
     if reason := build.reason():
         raise Problem("our kernels cannot be timed", hint=reason)
@@ -297,7 +287,5 @@ def command(
         cases.append(run(case, names, precisions, repeats))
         console.print(f"{case}: {time.perf_counter() - begin:.0f} s", style="dim", markup=False)
     said = record(cases, repeats)
-    files.replace(out, json.dumps(said, indent=1) + "\n")
-    files.replace(out.with_suffix(".md"), table(said))
     console.print(Markdown(table(said)))
-    console.print(out, out.with_suffix(".md"), sep="\n", markup=False)
+    console.print(*kept.write(said, table(said), out), sep="\n", markup=False)

@@ -12,17 +12,15 @@ Every product is compared with that of the fp32 weights first. The columns are t
 
 from __future__ import annotations
 
-import datetime
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench import linear, measure
+from harness.bench.record import record, write
 from harness.problems import Problem, unknown
-from harness.tracking.environment import environment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,17 +143,6 @@ def timed(products: Sequence[Callable[[], Any]], repeats: int) -> list[list[floa
     return [[begin.elapsed_time(end) / 1e3 for begin, end in each] for each in marks]
 
 
-def record(cases: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
-    """Returns what is kept of a benchmark, ready for JSON."""
-    return {
-        "benchmark": "linear_gpu",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "repeats": repeats,
-        "cases": cases,
-        "environment": environment(),
-    }
-
-
 def table(said: dict[str, Any]) -> str:
     """Returns a record as Markdown."""
     machine = said["environment"]
@@ -194,7 +181,6 @@ def command(
     from rich.markdown import Markdown
 
     from harness.inference.engines import triton_bitmask
-    from harness.runs import files
 
     for shape in shapes:
         linear.dimensions(shape)
@@ -204,8 +190,6 @@ def command(
     if reason := triton_bitmask.available():
         raise Problem("nothing can be timed on a GPU here", hint=reason)
     cases = [run(*case, precisions, repeats) for case in itertools.product(shapes, sparsities, batches)]
-    said, console = record(cases, repeats), Console(highlight=False)
-    files.replace(out, json.dumps(said, indent=1) + "\n")
-    files.replace(out.with_suffix(".md"), table(said))
+    said, console = record("linear_gpu", repeats=repeats, cases=cases), Console(highlight=False)
     console.print(Markdown(table(said)))
-    console.print(out, out.with_suffix(".md"), sep="\n", markup=False)
+    console.print(*write(said, table(said), out), sep="\n", markup=False)

@@ -12,9 +12,7 @@ first of all, is a third of a small model and little of a large one.
 
 from __future__ import annotations
 
-import datetime
 import gc
-import json
 import os
 import tempfile
 import time
@@ -24,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.bench import measure
+from harness.bench.record import record, write
 from harness.problems import Problem
-from harness.tracking.environment import environment
 
 if TYPE_CHECKING:
     from torch import nn
@@ -218,21 +216,12 @@ def command(model: str, forms: Sequence[str] = FORMS, sparsity: float = 0.75, *,
     from harness import models, oneoff, show
     from harness.inference.command import sparser
     from harness.inference.weights import dense_weights, found
-    from harness.runs import files
 
     oneoff.quiet()
     source = found(model)
     zeroed = sparser(dense_weights(source), sparsity)
-    said = {
-        "benchmark": "load",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": source.identity,
-        "sparsity": sparsity,
-        "repeats": repeats,
-        "rows": run(zeroed, models.load_processor(source), chosen, repeats),
-        "environment": environment(),
-    }
-    files.replace(out, json.dumps(said, indent=1) + "\n")
-    files.replace(out.with_suffix(".md"), table(said))
+    rows = run(zeroed, models.load_processor(source), chosen, repeats)
+    said = record("load", model=source.identity, sparsity=sparsity, repeats=repeats, rows=rows)
+    paths = write(said, table(said), out)
     show.console.print(table(said), markup=False, highlight=False, soft_wrap=True)
-    show.console.print(out, out.with_suffix(".md"), sep="\n", markup=False)
+    show.console.print(*paths, sep="\n", markup=False)

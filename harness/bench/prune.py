@@ -11,7 +11,6 @@ of the samples, and lays a line through each three.
 
 from __future__ import annotations
 
-import datetime
 import json
 import re
 import shlex
@@ -24,9 +23,9 @@ from typing import Any
 
 from harness import rooms
 from harness.bench import measure, truncate
+from harness.bench import record as kept
 from harness.bench.masks import agreement
 from harness.problems import Problem, unknown
-from harness.tracking.environment import environment
 
 OURS = "ours"
 
@@ -223,17 +222,8 @@ def record(
         rows: From `race`.
         grown: From `scaling`.
     """
-    return {
-        "benchmark": "prune",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "model": name,
-        "calibration": calibration,
-        "sparsity": task.sparsity,
-        "samples": task.samples,
-        "contenders": rows,
-        "scaling": grown,
-        "environment": environment(),
-    }
+    asked = {"sparsity": task.sparsity, "samples": task.samples}
+    return kept.record("prune", model=name, calibration=calibration, **asked, contenders=rows, scaling=grown)
 
 
 def table(said: dict[str, Any]) -> str:
@@ -271,16 +261,6 @@ def _cells(rows: Sequence[dict[str, Any]]) -> Iterator[list[str]]:
         same = row.get("agreement")
         cells.append("" if same is None else f"{same:.4%}")
         yield cells
-
-
-def write(said: dict[str, Any], path: Path) -> list[Path]:
-    """Writes a record and, beside it, its table in Markdown; returns both."""
-    from harness.runs import files
-
-    shown = path.with_suffix(".md")
-    files.replace(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    files.replace(shown, table(said))
-    return [path, shown]
 
 
 def command(
@@ -333,6 +313,6 @@ def command(
         grown = scaling(task, [each[0] for each in contenders.values()], repeats, tell) if grow else []
         compare(rows, Path(last))
     said = record(source.identity, jsonl.source(path=str(calibration)).identity, task, rows, grown)
-    paths = write(said, out)
+    paths = kept.write(said, table(said), out)
     console.print(Markdown(table(said)))
     console.print(*paths, sep="\n", markup=False)

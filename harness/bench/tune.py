@@ -11,7 +11,6 @@ zeros are. With `compile` every block is compiled before it is timed, and counte
 
 from __future__ import annotations
 
-import datetime
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -24,10 +23,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness import models, rooms
 from harness.bench import cost, measure, tune_table
+from harness.bench.record import record, write
 from harness.bench.tune_lanes import OTHERS, Lane, Task, choice, lanes, prune
 from harness.bench.tune_table import REFERENCE
 from harness.problems import Problem, unknown
-from harness.tracking.environment import environment
 from harness.tuning.devices import accelerator_for
 
 BLOCK = "llama-7b-block"
@@ -129,16 +128,9 @@ def command(
         raise unknown("precision of this benchmark", precision, PRECISIONS)
     task, console = Task(tokens, rank, sparsity, precision), Console(highlight=False)
     sources = {workload: _source(workload) for workload in workloads}
-    said = {
-        "benchmark": "tune",
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **asdict(task),
-        "compiled": compiled,
-        "methods": {name: choice(name, task) for name in names if name not in OTHERS},
-        "threads": torch.get_num_threads(),
-        "workloads": [],
-        "environment": environment(),
-    }
+    methods = {name: choice(name, task) for name in names if name not in OTHERS}
+    asked = {**asdict(task), "compiled": compiled, "methods": methods, "threads": torch.get_num_threads()}
+    said = record("tune", **asked, workloads=[])
     for workload, (identity, folder) in sources.items():
         model = block() if folder is None else models.load(folder)
         model.to(accelerator_for(precision).device)
@@ -153,7 +145,7 @@ def command(
             compiled=compiled,
         )
         said["workloads"].append({"model": identity, "lanes": rows})
-    paths = tune_table.write(said, out)
+    paths = write(said, tune_table.table(said), out)
     console.print(Markdown(tune_table.table(said)))
     console.print(*paths, sep="\n", markup=False)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.bench import measure
@@ -81,16 +79,6 @@ def _targets(rows: list[Mapping[str, Any]]) -> Iterator[list[str]]:
 
 def _spread(found: Mapping[str, float]) -> str:
     return f"{found['median']:.3f} ({found['min']:.3f} to {found['max']:.3f})"
-
-
-def write(said: Mapping[str, Any], path: Path) -> list[Path]:
-    """Writes a record and, beside it, its table in Markdown; returns both."""
-    from harness.runs import files
-
-    shown = path.with_suffix(".md")
-    files.replace(path, json.dumps(said, indent=1, ensure_ascii=False) + "\n")
-    files.replace(shown, table(said))
-    return [path, shown]
 
 
 def ratio(rows: Sequence[Mapping[str, Any]], name: str, to: Sequence[str]) -> dict[str, float]:

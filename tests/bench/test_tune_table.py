@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from harness.bench import measure, tune_table
@@ -73,12 +71,6 @@ def test_how_it_was_computed_is_said(said):
     assert "rank 4, bf16, blocks compiled. a cpu" in shown
     said["environment"]["gpu"] = "a gpu"
     assert "rank 4, fp32. a gpu, a cpu, 1 of 2 cores" in tune_table.table(said)
-
-
-def test_record_and_table_are_written_side_by_side(said, tmp_path):
-    paths = tune_table.write(said, tmp_path / "tune.json")
-    assert paths == [tmp_path / "tune.json", tmp_path / "tune.md"]
-    assert json.loads(paths[0].read_text()) == said and paths[1].read_text() == tune_table.table(said)
 
 
 def test_ratios_are_of_the_same_round():
