@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.problems import Problem, unknown
+from harness.pruning.shares import full
 from harness.runs.shapes import header, weight_files
 
 FILE = "keep.safetensors"
@@ -109,8 +110,7 @@ def verify(model: nn.Module, keeps: Mapping[str, Tensor]) -> None:
         Problem: A layer is missing, has another shape, or has weights where the mask says zero; it is named.
     """
     for name, weight, keep in _masked(model, keeps):
-        whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # processes may share it out
-        _verify(name, whole, keep)
+        _verify(name, full(weight), keep)
 
 
 def _verify(name: str, weight: Tensor, keep: Tensor) -> None:

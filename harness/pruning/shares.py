@@ -78,6 +78,11 @@ def put(whole: Tensor, share: Tensor) -> None:
     share.to_local().copy_(like(whole, share).to_local())
 
 
+def full(tensor: Tensor) -> Tensor:
+    """Returns the whole of a tensor of which every process has a share, for which all of them ask; another as it is."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def like(whole: Tensor, share: Tensor) -> Tensor:
     """Returns a whole tensor shared out as a DTensor is, without a word between the processes."""
     from torch.distributed.tensor import distribute_tensor  # half a second, of no use in one process

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from harness.models import Linear
 from harness.problems import Problem
+from harness.pruning.shares import full
 from harness.pruning.walk import KERNEL, Inputs, walk
 from harness.pruning.whole import Setup
 
@@ -52,7 +53,7 @@ def survey(needs: Sequence[str], setup: Setup, judge: Judge) -> dict[str, Any]:
             waiting.update(_on_cpu(inputs, block.linears, setup.recipe.scoring))
     linears = {linear.name: linear for block in setup.blocks for linear in block.linears}
     offers = {
-        "weights": _ByLayer(linears, lambda name: _whole(linears[name])),
+        "weights": _ByLayer(linears, lambda name: _weight(linears[name])),
         "norms": norms,
         "scores": _ByLayer(linears, lambda name: _scores(setup, linears[name], waiting[name])),
         "kernels": kernels,
@@ -68,15 +69,13 @@ def _on_cpu(inputs: Inputs, linears: Sequence[Linear], needs: Sequence[str]) -> 
     return {linear.name: {need: moved[id(inputs[linear.name][need])] for need in needs} for linear in linears}
 
 
-def _whole(linear: Linear) -> Tensor:
-    """Returns the weight of a linear, put together where processes share it out (FSDP): a word between all of them."""
-    weight = linear.module.weight.detach()
-    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+def _weight(linear: Linear) -> Tensor:
+    return full(linear.module.weight.detach())
 
 
 def _scores(setup: Setup, linear: Linear, waiting: Mapping[str, Tensor]) -> Tensor:
     """Returns the scores of a linear's weights, given the statistics of its inputs that wait on the CPU."""
-    weight = _whole(linear)
+    weight = _weight(linear)
     inputs = {need: value.to(weight.device) for need, value in waiting.items()}
     return setup.recipe.score(weight, setup.given(linear, {linear.name: inputs}))
 
