@@ -6,7 +6,7 @@ paper says of no cell (its hardware's seconds, a method that is not here) stands
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -105,14 +105,14 @@ def check(
         metrics: The names of the entry's evaluations and their metrics.
         where: Returns the place of a dotted key.
     """
-    labels, metrics = list(labels), sorted(set(metrics))
+    labels, metrics = dict.fromkeys(labels), sorted(set(metrics))
     places = ["reference", *(f"reference.also.{i}" for i in range(len(reference.also)))]
     pairs = zip(reference.every, places, strict=True)
     return [problem for one, place in pairs for problem in _wrong(one, place, labels, metrics, where)]
 
 
 def _wrong(
-    reference: Reference, place: str, labels: list[str], metrics: list[str], where: Callable[[str], str]
+    reference: Reference, place: str, labels: Collection[str], metrics: list[str], where: Callable[[str], str]
 ) -> list[Problem]:
     problems = [
         Problem(
@@ -122,7 +122,7 @@ def _wrong(
             hint="a cell is called by its labels in the order of the grid, as in 0.6/squarehead, dense, 0.6/one_shot",
         )
         for label in reference.cells
-        if label not in set(labels)
+        if label not in labels
     ]
     name = reference.metric.partition(".")[0]
     if name not in metrics:
