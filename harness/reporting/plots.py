@@ -65,20 +65,19 @@ def draw(comparison: Comparison, column: Column, ink: Ink = LIGHT) -> Figure:
     """Draws one metric of one evaluation.
 
     Returns:
-        A figure of one panel, or of two where the paper's numbers are there but not comparable in level.
+        A figure of one panel, or of two where ours and the paper's numbers are there but not comparable in level.
     """
     rows = comparison.select(*column)
-    apart = comparison.unlike is not None and rows["paper"].notna().any()
+    panels = _panels(comparison, rows)
+    apart = len(panels) > 1
     with matplotlib.rc_context(_style(ink)):
         figure = Figure(figsize=(11 if apart else 8, 4.3), dpi=144, layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, 1 + apart, squeeze=False, width_ratios=[3, 2] if apart else None)[0]
-        _panel(panels[0], rows, ("mean",) if apart else ("mean", "paper"), comparison, ink)
-        panels[0].set_title(f"scale {comparison.scale}: {comparison.model}", loc="left")
-        panels[0].set_ylabel(_metric(column, rows))
-        if apart:
-            _panel(panels[1], rows, ("paper",), comparison, ink)
-            panels[1].set_title(f"the paper's, on its own scale: {comparison.paper_model}", loc="left")
+        every = figure.subplots(1, len(panels), squeeze=False, width_ratios=[3, 2] if apart else None)[0]
+        for axes, (values, title) in zip(every, panels, strict=True):
+            _panel(axes, rows, values, comparison, ink)
+            axes.set_title(title, loc="left")
+        every[0].set_ylabel(_metric(column, rows))
         figure.suptitle(textwrap.fill(comparison.title, 100 if apart else 72), x=0.01, ha="left")
         legend = figure.legend(handles=_legend(rows, ink), loc="outside right center", frameon=False)
         if rows["error"].notna().any():
@@ -125,6 +124,15 @@ def _style(ink: Ink) -> dict[str, Any]:
         "lines.linewidth": 1.8,
         "lines.markersize": 6,
     }
+
+
+def _panels(comparison: Comparison, rows: pd.DataFrame) -> list[tuple[tuple[str, ...], str]]:
+    """Returns the columns and the title of each panel: the paper's levels apart where ours cannot be compared."""
+    ours, papers = f"scale {comparison.scale}: {comparison.model}", "the paper's, on its own scale"
+    if comparison.unlike is None or rows["paper"].isna().all():
+        return [(("mean", "paper"), ours)]
+    apart = [(("paper",), f"{papers}: {comparison.paper_model}")]
+    return [(("mean",), ours), *apart] if rows["mean"].notna().any() else apart
 
 
 def _metric(column: Column, rows: pd.DataFrame) -> str:

@@ -139,7 +139,7 @@ def test_what_was_run_with_other_settings_is_left_out_and_says_what_differs(make
 
 def test_of_many_differences_the_first_are_named(make):
     def older(found):
-        other = {"samples": 1, "seed": 2, "rows": 3, "batch_size": 4, "criterion": "wanda"}
+        other = {"samples": 1, "seed": 2, "rows": 3, "batch_size": 5, "criterion": "wanda"}
         for one in found:
             (one["settings"]["prune"] or {}).update(other)
         return found

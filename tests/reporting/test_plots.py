@@ -64,6 +64,12 @@ def test_numbers_of_another_model_get_their_own_panel_and_scale(make):
     assert ours.get_xlim() == theirs.get_xlim()
 
 
+def test_of_another_model_and_with_nothing_run_the_papers_panel_stands_alone(make):
+    (theirs,) = plots.draw(make(scale="tiny", skip=lambda cell: True), BLEU).axes
+    assert levels(theirs) == {25.9: ":"} and theirs.get_ylabel() == "bleu"
+    assert theirs.get_title(loc="left").startswith("the paper's")
+
+
 def test_axes_say_metric_direction_and_exactly_the_sparsities(make):
     (axes,) = plots.draw(make(), BLEU).axes
     assert axes.get_ylabel() == "bleu (higher is better)"

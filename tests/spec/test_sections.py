@@ -21,7 +21,7 @@ def test_a_section_comes_out_with_every_default_and_option(registry):
         "start": "dense",
         "data": "pairs:size=100", "task": "translation:beams=5,max_source=64", "split": "train", "criterion": None,
         "solver": "sparsegpt:block=128", "pattern": "unstructured", "sparsity": 0.75, "allocation": "uniform",
-        "rows": None, "samples": 128, "batch_size": 8, "seed": 0, "ramp": "one_shot", "refiner": None, "skip": [],
+        "rows": None, "samples": 128, "batch_size": 4, "seed": 0, "ramp": "one_shot", "refiner": None, "skip": [],
         "dtype": "float32", "search_data": None, "search_task": None, "search_split": "validation",
         "search_limit": None,
     }  # fmt: skip
