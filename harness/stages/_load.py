@@ -45,6 +45,19 @@ def changeable(source: Path | Source, dtype: str = "float32") -> Any:
     return verified(source, dtype)
 
 
+def dense(source: Path | Source) -> Any:
+    """Loads a model as `changeable` does, all of whose weights are about to be trained.
+
+    Raises:
+        Problem: As `changeable`; or it is sparse, and its zeros would be filled.
+    """
+    model, folder = changeable(source), _folder(source)
+    if folder is not None and (folder / keep.FILE).is_file():
+        hint = "tune it with a method that keeps them (masked); or take the dense model that it was made from"
+        raise Problem("this model is sparse: prepare would fill its zeros", where=str(folder), hint=hint)
+    return model
+
+
 def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
     """Verifies a written model's zeros: in its files, or loaded from them where they name layers otherwise (ViT).
 

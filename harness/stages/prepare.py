@@ -13,7 +13,7 @@ from harness import memory, models, rooms
 from harness.device import device
 from harness.runs.job import Job, Progress
 from harness.stages._examples import examples_for, rows_for
-from harness.stages._load import changeable
+from harness.stages._load import dense
 from harness.tuning import session
 
 VERSION = 1
@@ -24,7 +24,7 @@ def run(job: Job) -> Iterator[Progress]:
     """Fine-tunes the model into `job.folder`, reporting after every step.
 
     Raises:
-        Problem: The model is quantised, or has an adapter beside it: what is written would be without.
+        Problem: The model is sparse, quantised or has an adapter beside it, which training all weights would not keep.
     """
     held = memory.held(device())
     rows = rows_for(job.options)
@@ -38,7 +38,7 @@ def run(job: Job) -> Iterator[Progress]:
 def _model(job: Job, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     """Returns model and processor: of the parent, or, where there is none, a tiny model of random weights."""
     if "model" in job.parents:
-        return changeable(job.parents["model"]), models.load_processor(job.parents["model"])
+        return dense(job.parents["model"]), models.load_processor(job.parents["model"])
     family = job.options["model"].removeprefix("tiny/")
     texts = rooms.load("task", rooms.parse(job.options["task"]).name).texts
     said = (text for row in rows for text in texts(row))
