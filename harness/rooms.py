@@ -254,12 +254,12 @@ def resolve(kind: str, text: str | Choice, where: str | None = None) -> Choice:
     method = ROOMS[kind].method(given.name, where)
     for option in given.options:
         if option not in method.options:
-            names = ", ".join(method.options) or "none"
+            others = _with_option(kind, option, given.options[option])
             raise Problem(
                 f"{kind} {given.name!r} has no option {option!r}",
                 where=where,
                 nearest=nearest(option, method.options),
-                hint=f"its options: {names}",
+                hint=f"its options: {', '.join(method.options) or 'none'}" + (others and f"; others have it: {others}"),
             )
     complete = {}
     for option in method.options.values():
@@ -269,6 +269,18 @@ def resolve(kind: str, text: str | Choice, where: str | None = None) -> Choice:
             raise Problem(f"{kind} {given.name!r} needs the option {option.name!r}", where=where, hint=hint)
         complete[option.name] = _typed(kind, given.name, option, value, where)
     return Choice(given.name, complete)
+
+
+def _with_option(kind: str, option: str, value: Any) -> str:
+    """Returns the choices of the rooms beside this one that have an option, as they would be written; at most three."""
+    found = []
+    for room in ROOMS.values():
+        if Path(room.folder).parent == Path(ROOMS[kind].folder).parent:
+            for name in room.names():
+                with contextlib.suppress(Problem):  # a file that cannot be read has its own error where it is chosen
+                    if option in room.method(name).options:
+                        found.append(f"{room.kind} {Choice(name, {option: value})}")
+    return ", ".join(found[:3])
 
 
 def _typed(kind: str, name: str, option: Option, value: Any, where: str | None) -> Any:

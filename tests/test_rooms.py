@@ -101,6 +101,17 @@ def test_a_wrong_choice_names_the_place_and_the_nearest(room, text, words):
         assert word in str(caught.value)
 
 
+def test_an_option_of_another_method_of_the_recipe_is_shown_where_it_is():
+    with pytest.raises(Problem, match="criterion 'magnitude' has no option 'as_released'") as caught:
+        resolve("criterion", "magnitude:as_released=true")
+    hint = caught.value.hint
+    assert hint.startswith("its options: none; others have it: pattern unstructured:as_released=true, ")
+    resolve("pattern", "unstructured:as_released=true")
+    with pytest.raises(Problem, match="data 'c4' has no option 'length'") as caught:
+        resolve("data", "c4:length=64")
+    assert "task language_modelling:length=64" in caught.value.hint and "criterion" not in caught.value.hint
+
+
 def test_a_required_option_must_be_given(room, tmp_path):
     (tmp_path / "strict.py").write_text("def score(weight, *, n: int):\n    'Help.'\n")
     with pytest.raises(Problem, match="needs the option 'n'"):

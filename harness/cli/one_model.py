@@ -35,7 +35,8 @@ Skip = Annotated[list[str] | None, typer.Option(help="Layers left as they are, b
 Split = Annotated[str | None, typer.Option(help="The split that calibrates; train.")]
 Task = Annotated[str | None, typer.Option(help="How rows become examples; by the kind of the data.")]
 Calibration = Annotated[
-    str | None, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set: c4.")
+    str | None,
+    typer.Option(help="A JSON Lines file, text or input_ids a line (T5: source and target), or a data set: c4."),
 ]
 Model = Annotated[str, typer.Argument(help="A model folder, a hub name (org/name@revision), or a mirror's.")]
 Measured = Annotated[str, typer.Argument(help="A model folder, one that export wrote, a hub name, or a mirror's.")]
@@ -100,7 +101,9 @@ def tune(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A sparse model: a folder, a hub name (org/name@revision), a mirror's.")],
     out: Out,
-    data: Annotated[str, typer.Option(help="A JSON Lines file with text or input_ids on each line, or a data set.")],
+    data: Annotated[
+        str, typer.Option(help="A JSON Lines file, text or input_ids a line (T5: source and target), or a data set.")
+    ],
     lr: Annotated[float, typer.Option(help="Peak learning rate.")],
     method: Annotated[str | None, typer.Option(help="What is trained: masked, lors:rank=16, lora ...; masked.")] = None,
     loss: Annotated[str, typer.Option(help="A sum of weighted terms: cross_entropy + squarehead.")] = "cross_entropy",

@@ -20,7 +20,7 @@ from harness.metrics._compute import columns, compute, text_pairs
 from harness.ranges import Whole
 
 PACKAGES = ("sacrebleu",)
-TASKS = ("translation", "speech", "reasoning", "instruction")
+TASKS = ("translation", "text_to_text", "speech", "reasoning", "instruction")
 
 
 class CorpusBleu(evaluate.Metric):

@@ -18,7 +18,7 @@ from harness.metrics import Score, mean
 from harness.metrics._compute import columns, compute, text_pairs
 
 PACKAGES = ("rouge_score",)
-TASKS = ("instruction", "translation", "speech", "reasoning")
+TASKS = ("instruction", "translation", "text_to_text", "speech", "reasoning")
 KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 

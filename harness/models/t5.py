@@ -19,7 +19,7 @@ from harness.models._tokenizer import train
 MODEL_TYPES = ("t5", "mt5")
 MODEL = "AutoModelForSeq2SeqLM"
 PROCESSOR = "AutoTokenizer"
-TASKS = ("translation", "zero_shot")
+TASKS = ("translation", "text_to_text", "zero_shot")
 
 
 def blocks(model: nn.Module) -> list[Block]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from harness import rooms
+from harness.data import _jsonl, jsonl, jsonl_pairs
 from harness.oneoff import unfinished
 from harness.problems import Problem
 from harness.runs import disk, files, processes
@@ -37,6 +38,10 @@ LENGTH = 2048
 """Tokens of a calibration window where nothing else is said: what the pruning papers take."""
 NO_DATA = {"data": "prose", "task": "language_modelling"}
 """Fills the section of a method that looks at no data; nothing is read from it."""
+NO_CALIBRATION = "--calibration FILE.jsonl, with text on each line (for T5 source and target), or a data set: c4, wmt14"
+"""What may be given where a method looks at data."""
+FILES = {module.__name__.rpartition(".")[2]: module.FORMS for module in (jsonl, jsonl_pairs)}
+"""The data choices of a JSON Lines file, with the forms of their rows."""
 
 
 def checked(kind: type[BaseModel], given: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,12 +78,14 @@ def _said(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_of(calibration: str) -> str:
-    """Returns the data choice of what was given for calibration: the choice itself, or that of a JSON Lines file."""
+    """Returns the data choice of what was given: the choice itself, or that of a JSON Lines file, by its first row."""
     if not (calibration.endswith(".jsonl") or os.path.isfile(os.path.expanduser(calibration))):
         return calibration
     if "," in calibration:
         raise Problem(f"the path {calibration!r} has a comma, which ends an option's value", hint="link or rename it")
-    return f"jsonl:path={calibration}"
+    first = _jsonl.columns(calibration)
+    name = next((name for name, forms in FILES.items() if any(first >= set(form) for form in forms)), "jsonl")
+    return f"{name}:path={calibration}"
 
 
 def task_of(data: str, task: str | None, length: int | None) -> str:

@@ -41,8 +41,7 @@ def section(
     read = calibration or given.get("search_data")
     options = oneoff.checked(Prune, given, oneoff.reads(read, task, length))
     if calibration is None and calibrates(options):
-        hint = "--calibration FILE.jsonl, with text or input_ids on each line, or a data set: --calibration c4"
-        raise Problem("this method looks at calibration data, and none is given", hint=hint)
+        raise Problem("this method looks at calibration data, and none is given", hint=oneoff.NO_CALIBRATION)
     if read is None and is_judged(options):
         raise Problem("this allocation is judged on held-out data, and none is given", hint="--search-data wikitext2")
     return options
@@ -99,12 +98,13 @@ def _fits(options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Checks that there are enough examples, none longer than the model reads, where that is quick to say."""
     context = next((config[key] for key in CONTEXTS if isinstance(config.get(key), int)), None)
     longest = rooms.parse(options["task"]).options.get("length", 0)
-    if rooms.parse(options["data"]).name == "jsonl":
+    if rooms.parse(options["data"]).name in oneoff.FILES:
         rows = head(rooms.bind("data", options["data"])(options["split"]), options["rows"])
+        if "text" not in rows[0] and len(rows) < options["samples"]:
+            there = f"{len(rows)} rows of {' and '.join(rows[0])}"
+            text = f"{options['samples']} samples are asked for, and there are {there}"
+            raise Problem(text, hint=f"--samples {len(rows)}")
         if "input_ids" in rows[0]:
-            if len(rows) < options["samples"]:
-                text = f"{options['samples']} samples are asked for, and there are {len(rows)} rows of input_ids"
-                raise Problem(text, hint=f"--samples {len(rows)}")
             longest = max(len(row["input_ids"]) for row in rows)
     if context and longest > context:
         text = f"an example of {longest} tokens is longer than the model's context of {context}"

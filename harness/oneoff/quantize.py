@@ -39,8 +39,7 @@ def section(
     """
     options = oneoff.checked(Quantize, given, oneoff.reads(calibration, task, length))
     if calibration is None and calibrates_quantisation(options):
-        hint = "--calibration FILE.jsonl, with text or input_ids on each line, or a data set: --calibration c4"
-        raise Problem("this looks at calibration data, and none is given", hint=hint)
+        raise Problem("this looks at calibration data, and none is given", hint=oneoff.NO_CALIBRATION)
     return options
 
 

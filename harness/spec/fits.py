@@ -65,7 +65,20 @@ def wrong_family(family: str, task: str) -> Problem | None:
         return None
     if not (serving := [name for name in room.names() if serves(name)]):
         return None
-    return Problem(f"{family} models do not serve the task {task!r}", hint=f"those that do: {', '.join(serving)}")
+    hint = f"those that do: {', '.join(serving)}"
+    if data := _readable(family):
+        hint += f"; {family} models read the data {', '.join(data)}"
+    return Problem(f"{family} models do not serve the task {task!r}", hint=hint)
+
+
+def _readable(family: str) -> list[str]:
+    """Returns the data sets that a task of a family reads, each with the options that it must be given."""
+    tasks, data = rooms.ROOMS["task"], rooms.ROOMS["data"]
+    served = rooms.ROOMS["model"].method(family).constants.get("TASKS", ())
+    kinds = {tasks.method(name).constants["READS"] for name in served} - {None}
+    found = [data.method(name) for name in data.names() if data.method(name).constants.get("KIND") in kinds]
+    needed = [{name: "..." for name, each in one.options.items() if each.default == rooms.REQUIRED} for one in found]
+    return [str(rooms.Choice(one.name, options)) for one, options in zip(found, needed, strict=True)]
 
 
 def wrong_tiny(model: str, section: Mapping[str, Any]) -> Iterator[tuple[str, Problem]]:

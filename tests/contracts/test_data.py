@@ -18,6 +18,7 @@ from harness.sources import Source
 COLUMNS = {
     "translation": {"source", "target"},
     "speech": {"audio", "text"},
+    "pair": {"source", "target"},
     "text": {"text"},
     "reasoning": {"question", "answer"},
     "instruction": {"instruction", "response"},

@@ -25,6 +25,7 @@ def test_it_has_no_problem_and_begins_with_its_command(name):
     assert [str(problem) for problem in spec.check(name, root=ROOT)] == []
     text = (ROOT / f"{name}.yaml").read_text(encoding="utf8")
     assert text.startswith(f"# harness run {name}")
+    assert max(map(len, text.splitlines())) <= 120
 
 
 @pytest.mark.parametrize("name", NAMES)

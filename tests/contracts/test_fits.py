@@ -14,6 +14,7 @@ TASKS, METRICS, FAMILIES = (rooms.ROOMS[kind].names() for kind in ("task", "metr
 TEXT = {"prediction": "so\n#### 7", "reference": "thus\n#### 7"}
 PREDICTED = {
     "translation": {"source": "one", "prediction": "eins", "reference": "eins"},
+    "text_to_text": {"source": "one", "prediction": "one two", "reference": "one two three"},
     "speech": {**TEXT, "prediction": "one", "reference": "one", "normaliser": "n", "normalised": TEXT},
     "reasoning": {**TEXT, "strict": "7", "flexible": "7"},
     "instruction": {"prediction": "one two", "reference": "one two three"},

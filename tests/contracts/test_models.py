@@ -173,6 +173,7 @@ def test_it_learns(built, batch_of):
 TASKS = rooms.ROOMS["task"]
 ROWS = {
     "translation": [{"source": text, "target": text[::-1]} for text in TEXTS[:3]],
+    "pair": [{"source": text, "target": text[::-1]} for text in TEXTS[:3]],
     "speech": [{"audio": torch.linspace(-1, 1, 8000).numpy(), "text": text} for text in TEXTS[:3]],
     "text": [{"text": text * 9} for text in TEXTS],
     "reasoning": [{"question": text, "answer": f"so\n#### {len(text)}"} for text in TEXTS[:3]],

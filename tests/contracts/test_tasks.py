@@ -23,6 +23,7 @@ CLIPS = [0.1 * numpy.random.default_rng(seed).standard_normal(8000 * (seed + 1))
 PICTURES = [numpy.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype="uint8") for seed in range(4)]
 ROWS = {
     "translation": [{"source": text, "target": text[::-1]} for text in TEXTS],
+    "pair": [{"source": text, "target": text[::-1]} for text in TEXTS],
     "speech": [{"audio": audio, "text": text} for audio, text in zip(CLIPS, TEXTS, strict=True)],
     "text": [{"text": text * 3} for text in TEXTS],
     "reasoning": [{"question": text, "answer": f"so\n#### {len(text)}"} for text in TEXTS],
@@ -30,7 +31,7 @@ ROWS = {
     "image": [{"image": image, "label": at, "classes": TEXTS} for at, image in enumerate(PICTURES)],
 }
 FAMILY = {"translation": "t5", "speech": "whisper", "text": "llama", "reasoning": "mpt", "image": "vit"}
-FAMILY["instruction"] = "llama"
+FAMILY |= {"instruction": "llama", "pair": "t5"}
 QUICK = {"max_new_tokens": 4, "window": 16, "length": 16, "beams": 1}
 """Smaller values for options of these names, to be quick."""
 

@@ -253,3 +253,62 @@ def test_the_bar_shows_how_far_it_is():
     console = Console(file=shown, force_terminal=True, width=100)
     oneoff.follow((Progress(n, 3, unit="block") for n in (1, 2, 3)), "pruning it", console)
     assert "pruning it, block" in shown.getvalue() and "3/3" in shown.getvalue()
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """The folders of tiny models of other families, by family."""
+    found = {}
+    for family in ("t5", "whisper", "vit"):
+        found[family] = tmp_path_factory.mktemp(family)
+        models.save(*rooms.load("model", family).tiny(TEXTS, seed=0), found[family])
+    return found
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"source": "summarize: Once upon a time there was a cat.", "target": "A cat."},
+        {"source_ids": [5, 9, 11, 7, 1], "target_ids": [6, 8, 1]},
+    ],
+)
+def test_an_encoder_decoder_is_calibrated_on_pairs(harness, others, tmp_path, row):
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "pruned"
+    pairs.write_text("".join(json.dumps(row) + "\n" for _ in range(4)))
+    options = ("--criterion", "wanda", "--sparsity", "0.5", "--calibration", pairs)
+    status, _, err = harness("prune", others["t5"], "--out", out, *options)
+    assert status == 2 and f"128 samples are asked for, and there are 4 rows of {' and '.join(row)}" in err
+    status, _, err = harness("prune", others["t5"], "--out", out, *options, "--samples", 4)
+    assert status == 0, err
+    assert keep.sparsity(keep.load(out)) == 0.5
+    report = json.loads((out / "prune.json").read_text())
+    assert report["calibration"]["data"] == f"jsonl_pairs:path={pairs}"
+    assert report["calibration"]["task"] == "text_to_text:max_source=512,max_target=512"
+
+
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("t5", "t5 models read the data cldr_pairs, jsonl_pairs"),
+        ("whisper", "whisper models read the data asterisk, common_voice, librivox"),
+        ("vit", "vit models read the data imagenet, shapes"),
+    ],
+)
+def test_a_model_that_reads_no_text_names_the_data_it_reads(harness, others, ids, tmp_path, family, words):
+    options = [each.format(ids=ids) for each in WANDA]
+    status, _, err = harness("prune", others[family], "--out", tmp_path / "out", *options)
+    assert status == 2 and f"{family} models do not serve the task 'language_modelling'" in err and words in err
+
+
+def test_only_rows_of_one_known_kind_choose_the_data(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    for columns, name in (
+        (("text",), "jsonl"),
+        (("input_ids", "labels"), "jsonl"),
+        (("text", "source", "target"), "jsonl"),
+        (("source", "target"), "jsonl_pairs"),
+        (("target_ids", "source_ids"), "jsonl_pairs"),
+        (("source",), "jsonl"),
+    ):
+        path.write_text(json.dumps(dict.fromkeys(columns, "x")) + "\n")
+        assert oneoff.data_of(str(path)) == f"{name}:path={path}"

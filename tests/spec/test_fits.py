@@ -8,19 +8,20 @@ from harness.problems import Problem
 from harness.spec import fits
 
 TEXTS = ("data: pairs\ntask: translation", "data: books\ntask: modelling")
+T5, MPT = "t5; mpt models read the data books", "mpt; t5 models read the data pairs"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "line", "what", "hint"),
     [
-        ("model: org/t5", "model: tiny/mpt", 4, "task: mpt models do not serve the task 'translation': tiny/mpt", "t5"),
-        ("org/t5\n" + TEXTS[0], "tiny/t5\n" + TEXTS[1], 4, "task: t5 models do not serve the task 'modelling'", "mpt"),
+        ("model: org/t5", "model: tiny/mpt", 4, "task: mpt models do not serve the task 'translation': tiny/mpt", T5),
+        ("org/t5\n" + TEXTS[0], "tiny/t5\n" + TEXTS[1], 4, "task: t5 models do not serve the task 'modelling'", MPT),
         (
             "model: org/t5",
             "model: tiny/t5\nevaluate:\n  translation:\n  a: {task: modelling, data: books}",
             5,
             "evaluate.a.task: t5 models do not serve the task 'modelling': tiny/t5",
-            "mpt",
+            MPT,
         ),
     ],
 )
