@@ -5,10 +5,11 @@
     bitmask, slot, index, nm:n=2,m=4, dense      prunable linears packed in one of our formats
     auto        each of them in the format that should multiply it fastest on this processor
 
-A packed folder holds `packed.safetensors` (the linears), `rest.safetensors` (all other weights, each once), config and
-processor of transformers. Every form has an `export.json` beside it (`exported`): form, precision, what is lost of a
-quantised model whose inputs are rounded (`inference.left_out`), and the sums of its files. A quantised model is packed
-to int8 with the codes and scales that it has; where int8 cannot hold them, it is refused.
+A packed folder holds `packed.safetensors` (the linears; if asked for, the output layer in dense int8 and so the
+embeddings tied to it), `rest.safetensors` (all other weights, each once), config and processor of transformers. Every
+form has an `export.json` beside it (`exported`): form, precision, what is lost of a quantised model whose inputs are
+rounded (`inference.left_out`), and the sums of its files. A quantised model is packed to int8 with the codes and scales
+that it has; where int8 cannot hold them, it is refused.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ if TYPE_CHECKING:
     from harness.inference.formats import Packed
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+KEEP = "keep"
+HEADS = (KEEP, "int8")
+"""What becomes of the output layer of a packed model."""
 
 
-def command(model: str, out: Path, format: str, precision: str, group: int = 0) -> None:
+def command(model: str, out: Path, format: str, precision: str, group: int = 0, head: str = KEEP) -> None:
     """Checks everything, writes the folder, and says how large it is.
 
     Raises:
@@ -42,23 +46,23 @@ def command(model: str, out: Path, format: str, precision: str, group: int = 0) 
     from harness.inference.left_out import left_out, sentence
     from harness.inference.weights import dense_weights, found
 
-    check(format, precision, group)
+    check(format, precision, group, head)
     folder = oneoff.check_folder(out)
     source = found(model)
     left = left_out(source)
     with oneoff.becoming(folder) as (result, _):
-        export(dense_weights(source), models.load_processor(source), result, format, precision, left, group)
+        export(dense_weights(source), models.load_processor(source), result, format, precision, left, group, head)
     size = sum(path.stat().st_size for path in folder.iterdir())
     show.console.print(f"{folder}: {format} {precision}, {size / 2**20:.1f} MiB", highlight=False, soft_wrap=True)
     if left:
         show.console.print(sentence(left), highlight=False, soft_wrap=True)
 
 
-def check(format: str, precision: str, group: int = 0) -> None:
+def check(format: str, precision: str, group: int = 0, head: str = KEEP) -> None:
     """Checks a form by its name.
 
     Raises:
-        Problem: There is none of this name, or it has no such precision or no groups.
+        Problem: There is none of this name, or it has no such precision, no groups or no such output layer.
     """
     name = format.partition(":")[0]
     names = (PLAIN, GRAPH, AUTO, *rooms.ROOMS["format"].names())
@@ -73,6 +77,11 @@ def check(format: str, precision: str, group: int = 0) -> None:
             raise Problem(f"{name} is written in fp32", hint="packed formats round: --format bitmask --precision int8")
     elif name != AUTO:
         name = rooms.resolve("format", format).name
+    if head not in HEADS:
+        raise unknown("output layer", head, HEADS)
+    if head != KEEP and name in (PLAIN, GRAPH):
+        hint = "packed formats round: --format bitmask"
+        raise Problem(f"{name} keeps its output layer", where=f"--head {head}", hint=hint)
     if group and precision != "int8":
         raise Problem(f"{precision} weights have no scales", where=f"--group {group}", hint="write --precision int8")
     if group and name != AUTO and not rooms.ROOMS["format"].method(name).constants.get("GROUPED"):
@@ -89,6 +98,7 @@ def export(
     precision: str = "fp32",
     left_out: Mapping[str, int] | None = None,
     group: int = 0,
+    head: str = KEEP,
 ) -> None:
     """Writes a model into an empty folder.
 
@@ -100,13 +110,14 @@ def export(
         precision: What packed values are rounded to.
         left_out: What the folder says that its weights come without, from `inference.left_out`.
         group: With int8, how many columns share a scale; 0 is the whole row, or what the model was quantised with.
+        head: keep, or int8: what the output layer is rounded to in a packed folder, with the embeddings tied to it.
 
     Raises:
         Problem: The form is unknown, or packages that it needs are not installed; or a layer cannot be packed so.
     """
     from harness import models
 
-    check(format, precision, group)
+    check(format, precision, group, head)
     if format == PLAIN:
         models.save(model, processor, folder)
     elif format == GRAPH:
@@ -115,13 +126,16 @@ def export(
         _describe(model, processor, folder)
         onnx.export(model, folder)
     else:
-        _export_packed(model, processor, folder, format, precision, group)
+        _export_packed(model, processor, folder, format, precision, group, head)
     named = format if format in (PLAIN, GRAPH, AUTO) else str(rooms.resolve("format", format))
-    said = {"format": named, "precision": precision, "group": group, "left_out": left_out}
+    rounded = head if head != KEEP else None
+    said = {"format": named, "precision": precision, "group": group, "head": rounded, "left_out": left_out}
     exported.describe(folder, {name: value for name, value in said.items() if value})
 
 
-def _export_packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str, group: int) -> None:
+def _export_packed(
+    model: nn.Module, processor: Any, folder: Path, format: str, precision: str, group: int, head: str
+) -> None:
     from safetensors.torch import save_file
 
     from harness.inference import storage, swap
@@ -129,9 +143,13 @@ def _export_packed(model: nn.Module, processor: Any, folder: Path, format: str, 
     _describe(model, processor, folder)
     names = swap.prunable(model)
     packed = {name: _packed(name, model.get_submodule(name), format, precision, group) for name in names}
+    if head != KEEP:
+        if (output := swap.head(model)) is None:
+            raise Problem(f"{type(model).__name__} has no linear output layer", where=f"--head {head}", hint="keep it")
+        packed[output] = _packed(output, model.get_submodule(output), "dense", head, 0)
     storage.save(folder / PACKED, packed)
-    weights = {f"{name}.weight" for name in names}
-    rest = {name: _short(tensor) for name, tensor in _once(model.state_dict()) if name not in weights}
+    weights = {model.get_submodule(name).weight.data_ptr() for name in packed}
+    rest = {name: _short(tensor) for name, tensor in _once(model.state_dict()) if tensor.data_ptr() not in weights}
     save_file(rest, folder / REST, {"format": "pt"})
 
 

@@ -7,7 +7,8 @@ the system's cache. A load ends with a model that can be called, all of whose we
 maps a file into memory and reads nothing yet has not loaded it.
 
 Bytes are of the safetensors files. `linears` are those of the prunable linears alone: what is not packed, the embedding
-first of all, is a third of a small model and little of a large one.
+first of all, is a third of a small model and little of a large one. It is 16 bits where it was published so; with
+`+head` it is rounded to int8, as the output layer is that it is tied to.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import gc
 import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 BASE = "dense fp16"
-FORMS = ("bitmask:int8", "bitmask:fp16", "slot:int8")
+FORMS = ("bitmask:int8", "bitmask:int8+head", "bitmask:fp16", "slot:int8")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Form:
     """A model as it was written.
 
     Attributes:
-        name: "dense fp16" or "bitmask int8".
+        name: "dense fp16", "bitmask int8" or "bitmask int8, int8 head".
         bytes: Of its weights on the disk.
         linears: Those of the prunable linears.
         folder: Where it is.
@@ -51,8 +51,8 @@ class Form:
     load: Callable[[], nn.Module]
 
 
-def parsed(text: str) -> tuple[str, str]:
-    """Returns format and precision of a packed form written as "bitmask:int8" or "slot:slots=8:int8".
+def parsed(text: str) -> tuple[str, str, str]:
+    """Returns format, precision and head of a packed form: "bitmask:int8", "slot:slots=8:int8", "bitmask:int8+head".
 
     Raises:
         Problem: It is not so written, or there is no such format or precision.
@@ -60,40 +60,43 @@ def parsed(text: str) -> tuple[str, str]:
     from harness import export
     from harness.exported import GRAPH, PLAIN
 
-    format, _, precision = text.rpartition(":")
-    if not format:
+    form, plus, head = text.partition("+")
+    format, _, precision = form.rpartition(":")
+    if not format or head != plus.replace("+", "head"):
         raise Problem(f"cannot read the form {text!r}", hint="write FORMAT:PRECISION, as in bitmask:int8")
     export.check(format, precision)
     if format in (PLAIN, GRAPH):
         raise Problem(f"{format} is not a packed form", hint="dense fp16 is always among the forms")
-    return format, precision
+    return format, precision, "int8" if head else export.KEEP
 
 
-def run(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], repeats: int) -> list[dict[str, Any]]:
+def run(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str, str]], repeats: int) -> list[dict[str, Any]]:
     """Writes a model in every form and loads each in turn.
 
     Args:
         model: Dense float32 weights with their zeros.
         processor: Its processor.
-        forms: Format and precision of each packed one.
+        forms: Format, precision and head of each packed one.
         repeats: Rounds.
 
     Returns:
         Of each form its bytes, the seconds of a load from cache and disk, and how many times smaller and faster than
         dense fp16 it is.
     """
+    from harness.inference.loading import timed
+
     with tempfile.TemporaryDirectory() as scratch:
         written = [_dense(model, processor, Path(scratch) / "dense")]
-        for turn, (format, precision) in enumerate(forms):
-            written.append(_packed(model, processor, Path(scratch) / f"form{turn}", format, precision))
+        for turn, form in enumerate(forms):
+            written.append(_packed(model, processor, Path(scratch) / f"form{turn}", *form))
         cached: list[list[float]] = [[] for _ in written]
         disk: list[list[float]] = [[] for _ in written]
         for turn in range(repeats):
             for step in range(len(written)):
                 lane = (turn + step) % len(written)
                 _forget(written[lane].folder)
-                disk[lane].append(_seconds(written[lane]))
-                cached[lane].append(_seconds(written[lane]))
+                disk[lane].append(timed(written[lane].load)[1])
+                cached[lane].append(timed(written[lane].load)[1])
     return [
         {
             "name": form.name,
@@ -114,12 +117,6 @@ def _load(seconds: Sequence[Sequence[float]], lane: int) -> dict[str, Any]:
     return {"seconds": spreads[lane], "faster": spreads[0]["median"] / spreads[lane]["median"]}
 
 
-def _seconds(form: Form) -> float:
-    begin = time.perf_counter()
-    _touch(form.load())
-    return time.perf_counter() - begin
-
-
 def _forget(folder: Path) -> None:
     """Has the system drop a folder's files from its cache; they are written to the disk first.
 
@@ -137,35 +134,26 @@ def _dense(model: nn.Module, processor: Any, folder: Path) -> Form:
 
     from harness import models
     from harness.inference import swap
+    from harness.inference.loading import size
 
     half = copy.deepcopy(model).half()
     models.save(half, processor, folder)
     linears = sum(half.get_submodule(name).weight.nbytes for name in swap.prunable(half))
-    return Form(BASE, _size(folder), linears, folder, lambda: models.load(folder, "float16"))
+    return Form(BASE, size(folder), linears, folder, lambda: models.load(folder, "float16"))
 
 
-def _packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str) -> Form:
+def _packed(model: nn.Module, processor: Any, folder: Path, format: str, precision: str, head: str) -> Form:
     from harness import export
     from harness.exported import PACKED
-    from harness.inference import weights
+    from harness.inference import storage, swap, weights
+    from harness.inference.loading import size
 
     folder.mkdir()
-    export.export(model, processor, folder, format, precision)
-    linears = (folder / PACKED).stat().st_size
-    return Form(f"{format} {precision}", _size(folder), linears, folder, lambda: weights.load(folder))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
-def _touch(model: nn.Module) -> None:
-    """Reads a byte of every page of a model's weights."""
-    import torch
-
-    for tensor in [*model.parameters(), *model.buffers()]:
-        if tensor.numel():
-            tensor.detach().reshape(-1).view(torch.uint8)[::4096].sum()
+    export.export(model, processor, folder, format, precision, head=head)
+    packed = storage.load(folder / PACKED)
+    linears = sum(packed[name].bytes for name in swap.prunable(model))
+    name = f"{format} {precision}" + (f", {head} head" if head != export.KEEP else "")
+    return Form(name, size(folder), linears, folder, lambda: weights.load(folder))
 
 
 def table(said: dict[str, Any]) -> str:

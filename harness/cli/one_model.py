@@ -208,12 +208,15 @@ def export(
     format: Annotated[str, typer.Option(help="hf-dense, onnx, or packed: auto, bitmask, slot, index, 2:4.")],
     precision: Annotated[str, typer.Option(help="Of packed values: fp32, bf16, fp16, int8.")] = "fp32",
     group: Annotated[int, typer.Option(min=0, help="Columns that share an int8 scale, a multiple of 64; a row.")] = 0,
+    head: Annotated[
+        str, typer.Option(help="Of a packed model's output layer and embeddings tied to it: keep, or int8.")
+    ] = "keep",
 ):
     """Writes a model packed without its zeros, as plain transformers loads it, or as an ONNX graph."""
     from harness import export as forms
 
     with _whole(out):
-        forms.command(model, out, format, precision, group)
+        forms.command(model, out, format, precision, group, head)
 
 
 def _once(values: list | None) -> tuple:

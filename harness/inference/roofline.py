@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.inference.embedding import PackedEmbedding
 from harness.inference.greedy import Decoder
 
 UNITS = {"K": 1 << 10, "M": 1 << 20}
@@ -80,7 +81,7 @@ def read_by_a_step(model: nn.Module, inputs: Mapping[str, Tensor], tokens: int =
     decoder = Decoder(model, inputs)
     token = decoder.first().argmax(-1, keepdim=True)
     before = sum(map(_bytes, _cached(decoder.cache)))
-    leaves = [m for m in model.modules() if not isinstance(m, nn.Embedding) and stored(m)]
+    leaves = [m for m in model.modules() if not isinstance(m, nn.Embedding | PackedEmbedding) and stored(m)]
     hooks = [module.register_forward_hook(note) for module in leaves]
     try:
         decoder.next(token)

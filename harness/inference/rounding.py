@@ -34,16 +34,12 @@ from harness.inference.agreement import TOLERANCE, Reference, error
 from harness.inference.engines.triton_bitmask import BitmaskLinear
 from harness.inference.formats import unpack
 from harness.inference.greedy import follow
-from harness.inference.kernels.linear import PackedLinear
+from harness.inference.kernels.linear import SMALLEST, PackedLinear, rounded
 from harness.inference.values import PRECISIONS
 from harness.problems import Problem
 
 SLACK = 4.0
 """How much further off an engine may be than the model that PyTorch rounds."""
-LEVELS = {14: 8191, 8: 127}
-"""To either side of zero, of an activation of so many bits."""
-SMALLEST = 1e-30
-"""What the largest activation of a row counts as where it is less."""
 EDGE = 1 + 1e-3
 """A weight in the middle of two steps is off by half a step and the rounding of float32."""
 
@@ -75,8 +71,7 @@ def verify(
 
 def bound_of_16_bits(model: nn.Module, inputs: Mapping[str, Tensor], dense: Reference) -> float:
     """Returns how far a runtime whose weights cannot be read, in bfloat16, may be from the model in float32."""
-    rounded = Dense(model, copy.deepcopy(model).to(torch.bfloat16))
-    return rounded.bound(inputs, dense)
+    return Dense(model, copy.deepcopy(model).to(torch.bfloat16)).bound(inputs, dense)
 
 
 class Dense:
@@ -123,8 +118,8 @@ class Dense:
         """
         roundings = {name: rounding(layer) for name, (layer, _) in self.layers.items()}
         with _hooked(self.model, {name: by for name, by in roundings.items() if by}, self.type):
-            rounded = follow(self.model, inputs, said.tokens.to(self.model.device)).cpu()
-        return TOLERANCE + SLACK * error(rounded, said)
+            found = follow(self.model, inputs, said.tokens.to(self.model.device)).cpu()
+        return TOLERANCE + SLACK * error(found, said)
 
     @property
     def type(self) -> torch.dtype | None:
@@ -160,14 +155,8 @@ def rounding(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
     if isinstance(layer, PackedLinear):
         bits = layer.activations
         exact = layer.precision != "int8" or (bits == 14 and layer.format == "index")
-        return None if exact else lambda x: by_row(x, LEVELS[bits])
+        return None if exact else lambda x: rounded(x, bits)
     return by_call if callable(getattr(layer, "weight", None)) else None
-
-
-def by_row(x: Tensor, levels: int) -> Tensor:
-    """Returns activations [..., in] rounded to so many levels to either side of zero, the largest of a row the last."""
-    step = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST) / levels
-    return (x / step).round() * step
 
 
 def by_call(x: Tensor) -> Tensor:

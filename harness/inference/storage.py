@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from harness.inference import formats
+from harness.inference import formats, mapped
 from harness.inference.formats import Packed
 from harness.problems import Problem
 
@@ -42,7 +41,8 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
 
     Args:
         path: The file.
-        summed: Whether the caller checks the sum of the whole file; that of its content is not computed then.
+        summed: Whether the caller checks the sum of the whole file; then the sum of its content is not computed, and
+            the tensors' sizes are left to whoever uses them, who checks them too.
 
     Raises:
         Problem: There is no such file; it is damaged or of another version; it has a format that is unknown here.
@@ -51,10 +51,9 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
     if not path.is_file():
         raise Problem("there are no packed weights here", where=str(path))
     try:
-        with safe_open(path, "pt") as file:
-            said = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
-    except (SafetensorError, ValueError) as error:
+        metadata, tensors = mapped.read(path)
+        said = json.loads(metadata.get(_KEY, "{}"))
+    except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if said.get("version") != VERSION:
         what = f"packed weights of version {said.get('version', 'none')}; this harness reads version {VERSION}"
@@ -65,15 +64,17 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
     for key, tensor in tensors.items():
         name, _, own = key.rpartition("/")
         stored[name][own] = tensor
-    return {name: _layer(about, stored[name], f"{path}: {name}") for name, about in said["layers"].items()}
+    layers = {name: _layer(about, stored[name], f"{path}: {name}") for name, about in said["layers"].items()}
+    if not summed:
+        for name, packed in layers.items():
+            formats.check(packed, f"{path}: {name}")
+    return layers
 
 
 def _layer(about: Mapping, own: Mapping[str, Tensor], where: str) -> Packed:
     order = formats.types(about["format"], about["precision"], where)
     held = {key: own[key] for key in sorted(own, key=lambda key: list(order).index(key) if key in order else -1)}
-    packed = Packed(about["format"], about["precision"], tuple(about["shape"]), held)
-    formats.check(packed, where)
-    return packed
+    return Packed(about["format"], about["precision"], tuple(about["shape"]), held)
 
 
 def _damaged(path: Path, why: str) -> Problem:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from harness import exported, models
 from harness.exported import PACKED, REST
-from harness.inference import grids, native, storage, swap
+from harness.inference import grids, mapped, native, storage, swap
+from harness.inference.embedding import PackedEmbedding, as_stored, tied
 from harness.inference.formats import Packed, unpack
 from harness.inference.kernels.linear import PackedLinear
 from harness.inference.values import group_size
@@ -67,37 +65,64 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     Raises:
         Problem: The folder is not whole, or not what was written.
     """
-    with exported.verifying(folder) as said:
+    with exported.verifying(folder) as said:  # beside all this
         model = _skeleton(folder)
-        with ThreadPoolExecutor(1) as pool:  # the embedding is cast meanwhile
-            reading = pool.submit(_rest, folder, model)
-            packed = storage.load(folder / PACKED, summed=True)
-            rest = reading.result()
-    for name in swap.prunable(model):
-        if name not in packed:
-            raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
-        linear = model.get_submodule(name)
-        if (found := packed[name].shape) != (wanted := tuple(linear.weight.shape)):
-            raise _another(folder, f"{PACKED} has {name} as {list(found)}, not {list(wanted)}")
-        _check_form(folder, said, name, packed[name])
+        state, names, output = model.state_dict(), swap.prunable(model), swap.head(model)
+        packed, rest = storage.load(folder / PACKED, summed=True), _rest(folder, state)
+        for name in [*names, *({output} & packed.keys())]:
+            if name not in packed:
+                raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
+            _same_shape(folder, PACKED, name, packed[name].shape, state[f"{name}.weight"])
+            _check_form(folder, said, name, packed[name], output)
         if dense:
-            linear.weight = nn.Parameter(unpack(packed[name]), requires_grad=False)
-            linear.grid = _grid(packed[name])
+            for name, layer in packed.items():
+                rest[f"{name}.weight"], model.get_submodule(name).grid = unpack(layer), _grid(layer)
+            _fill(model, state, rest, (), folder)
         else:
-            swap.put(model, name, swap.weightless(PackedLinear(packed[name], rest.pop(f"{name}.bias", None))))
-    _fill(model, rest, packed, folder)
-    if not dense:
-        native.install(model)
+            last = {} if output is None else _output(model, output, packed, rest)
+            for name in names:
+                swap.put(model, name, swap.weightless(PackedLinear(packed[name], rest.pop(f"{name}.bias", None))))
+            _fill(model, state, rest, (*names, *last), folder)
+            for name, layer in last.items():
+                swap.put(model, name, swap.weightless(layer))
+            native.install(model)
     return model.eval()
 
 
-def _check_form(folder: Path, said: Mapping[str, Any], name: str, packed: Packed) -> None:
-    """Checks that a layer is in the format and precision that its folder names."""
-    wanted = (said["format"], said["precision"])
+def _output(
+    model: nn.Module, output: str, packed: Mapping[str, Packed], rest: dict[str, Tensor]
+) -> dict[str, nn.Module]:
+    """Takes the output layer from what is not packed, if its weights are of 8 or 16 bits: they stay as they are stored.
+
+    Returns:
+        By name, the layer and the embeddings that share its weights; nothing where it is as dense as any other.
+    """
+    sharing = [output, *tied(model, output)]
+    own = [name for name in sharing if f"{name}.weight" in rest]
+    if output in packed:
+        held, sharing = packed[output], sharing[:1] if own else sharing
+    elif len(own) == 1 and rest[f"{own[0]}.weight"].dtype == torch.bfloat16:
+        held = as_stored(rest.pop(f"{own[0]}.weight"))
+    else:
+        return {}
+    layer = PackedLinear(held, rest.pop(f"{output}.bias", None))
+    return {output: layer, **{name: PackedEmbedding(layer) for name in sharing[1:]}}
+
+
+def _check_form(folder: Path, said: Mapping[str, Any], name: str, packed: Packed, output: str | None) -> None:
+    """Checks that a layer is in the format and precision that its folder names; the output layer is dense int8."""
+    wanted = ("dense", "int8") if name == output else (said["format"], said["precision"])
     if packed.precision != wanted[1] or wanted[0] not in (packed.format, exported.AUTO):
         found = f"{PACKED} has {name} in {packed.format} {packed.precision}"
         what = f"{found}, where {exported.FILE} says {' '.join(wanted)}"
         raise Problem(what, where=str(folder), hint="export the model again")
+
+
+def _same_shape(folder: Path, file: str, name: str, found: Sequence[int], wanted: Tensor) -> None:
+    if tuple(found) != tuple(wanted.shape):
+        what = f"{file} has {name} as {list(found)}, not {list(wanted.shape)}"
+        hint = "its config.json and its weights do not belong together: export the model again"
+        raise Problem(what, where=str(folder), hint=hint)
 
 
 def _grid(packed: Packed) -> Grid | None:
@@ -107,25 +132,16 @@ def _grid(packed: Packed) -> Grid | None:
     return Grid(scales, torch.zeros_like(scales), 8, group_size(packed.shape[1], scales.shape[1]))
 
 
-def _another(folder: Path, what: str) -> Problem:
-    hint = "its config.json and its weights do not belong together: export the model again"
-    return Problem(what, where=str(folder), hint=hint)
-
-
-def _rest(folder: Path, model: nn.Module) -> dict[str, Tensor]:
-    """Reads the weights that are not packed, in the types of a model."""
+def _rest(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reads the weights that are not packed, in the types that they are stored in."""
     try:
-        rest = load_file(folder / REST)
-    except (OSError, SafetensorError) as error:
+        _, rest = mapped.read(folder / REST)
+    except (OSError, ValueError) as error:
         what = f"the weights that are not packed cannot be read: {error}"
         raise Problem(what, where=str(folder / REST), hint="export the model again") from error
-    state = model.state_dict()
-    for name, tensor in rest.items():
-        if name in state and tensor.shape != state[name].shape:
-            found, wanted = list(tensor.shape), list(state[name].shape)
-            raise _another(folder, f"{REST} has {name} as {found}, not {wanted}")
-    types = {name: state[name].dtype if name in state else tensor.dtype for name, tensor in rest.items()}
-    return {name: tensor.to(types[name], copy=True) for name, tensor in rest.items()}  # none stays mapped
+    for name in rest.keys() & state.keys():
+        _same_shape(folder, REST, name, rest[name].shape, state[name])
+    return rest
 
 
 def _skeleton(folder: Path) -> nn.Module:
@@ -140,14 +156,19 @@ def _skeleton(folder: Path) -> nn.Module:
     return model
 
 
-def _fill(model: nn.Module, rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path) -> None:
-    """Loads what is not packed, and checks that nothing is left but the packed layers and what is tied to others."""
-    state = model.state_dict()
+def _fill(
+    model: nn.Module, state: Mapping[str, Tensor], rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path
+) -> None:
+    """Loads what is not packed, in the types of a model's state, and checks that nothing is left but the packed layers
+    and what is tied to others."""
     filled = {state[name].data_ptr() for name in rest.keys() & state.keys()}
-    report = model.load_state_dict(rest, strict=False, assign=True)
-    model.tie_weights(missing_keys=set(report.missing_keys))  # what the file has twice is not tied
+    cast = {name: tensor.to(state[name].dtype) if name in state else tensor for name, tensor in rest.items()}
+    report = model.load_state_dict(cast, strict=False, assign=True)
     own = tuple(f"{name}." for name in layers)
-    lacking = [n for n in report.missing_keys if not n.startswith(own) and state[n].data_ptr() not in filled]
+    absent = {name for name in report.missing_keys if not name.startswith(own)}
+    if absent:  # what the file has twice is not tied
+        model.tie_weights(missing_keys=absent)
+    lacking = sorted(name for name in absent if state[name].data_ptr() not in filled)
     if lacking or report.unexpected_keys:
         what = f"{REST} lacks {', '.join(lacking[:3])}" if lacking else f"{REST} has {report.unexpected_keys[0]}"
         raise Problem(what, where=str(folder), hint="export the model again")

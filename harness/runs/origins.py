@@ -6,7 +6,6 @@ That is models and data, and what a score depends on besides: an evaluation on p
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 from harness import rooms
 from harness.inference.baseline import own_dense
+from harness.inference.kernels import sources as kernels
 from harness.problems import Problem
 from harness.runs import usable
 from harness.runs.decides import held_out
@@ -22,7 +22,6 @@ from harness.sources import Source, folder_at, model_source, snapshot
 from harness.spec.fits import config_at, wrong_model
 from harness.tracking.environment import environment
 
-KERNELS = rooms.PACKAGE / "inference" / "kernels" / "source"
 GPUS = Path("/proc/driver/nvidia/gpus")
 
 
@@ -88,7 +87,7 @@ class Origins:
         processor = self._once(("processor",), lambda: environment()["cpu"])
         found = {"processor": Source("machine", processor, f"{threads} threads")}
         if any(own_dense(engine) for engine in engines):
-            found["kernels"] = Source("machine", "kernels", self._once(("kernels",), _kernels))
+            found["kernels"] = Source("machine", "kernels", f"sha256:{self._once(('kernels',), kernels.sha256)}")
         methods = [rooms.ROOMS["engine"].method(rooms.parse(each).name) for each in engines]
         if any(method.constants["DEVICE"] == "cuda" for method in methods):
             found["gpu"] = Source("machine", "gpu", self._once(("gpu",), _gpu))
@@ -140,14 +139,6 @@ def _installed(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _kernels() -> str:
-    """Returns the sha256 of the compiled kernels' sources, as the name of their library holds it."""
-    digest = hashlib.sha256()
-    for path in sorted(KERNELS.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"sha256:{digest.hexdigest()}"
 
 
 def _gpu() -> str:

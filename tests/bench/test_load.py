@@ -24,15 +24,16 @@ def folder(tmp_path):
 def test_the_record_and_its_table(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = tmp_path / "load.json"
-    load.command(str(folder), ["bitmask:int8", "slot:slots=8:fp16"], 0.75, repeats=2, out=out)
+    load.command(str(folder), ["bitmask:int8", "bitmask:int8+head", "slot:slots=8:fp16"], 0.75, repeats=2, out=out)
     said = json.loads(out.read_text())
-    dense, bitmask, slot = said["rows"]
-    assert [row["name"] for row in said["rows"]] == ["dense fp16", "bitmask int8", "slot:slots=8 fp16"]
+    dense, bitmask, head, slot = said["rows"]
+    names = ["dense fp16", "bitmask int8", "bitmask int8, int8 head", "slot:slots=8 fp16"]
+    assert [row["name"] for row in said["rows"]] == names
     assert dense["smaller"] == dense["linears_smaller"] == dense["cached"]["faster"] == dense["disk"]["faster"] == 1
     for row in said["rows"]:
         assert 0 < row["linears"] <= row["bytes"]
         assert all(0 < row[kind]["seconds"]["min"] <= row[kind]["seconds"]["median"] for kind in ("cached", "disk"))
-    assert bitmask["linears"] < slot["linears"]
+    assert head["linears"] == bitmask["linears"] < slot["linears"] and head["bytes"] < bitmask["bytes"]
     assert bitmask["smaller"] == pytest.approx(dense["bytes"] / bitmask["bytes"])
     assert "| bitmask int8 |" in out.with_suffix(".md").read_text()
     assert "slot:slots=8 fp16" in capsys.readouterr().out
@@ -42,6 +43,8 @@ def test_the_record_and_its_table(folder, tmp_path, capsys, monkeypatch):
     "form, said",
     [
         ("bitmask", "cannot read the form 'bitmask'"),
+        ("bitmask:int8+heads", "cannot read the form"),
+        ("bitmask:int8+", "cannot read the form"),
         ("bitmaks:int8", "did you mean 'bitmask'"),
         ("bitmask:int4", "unknown precision"),
         ("hf-dense:fp32", "not a packed form"),

@@ -11,7 +11,7 @@ from torch import nn
 from harness import rooms
 from harness.inference import formats, rounding
 from harness.inference.agreement import TOLERANCE, agreement, check, reference
-from harness.inference.kernels.linear import PackedLinear
+from harness.inference.kernels.linear import LEVELS, PackedLinear
 from harness.inference.prompts import prompts
 from harness.inference.swap import head, prunable
 from harness.problems import Problem
@@ -72,10 +72,10 @@ def test_a_wrong_weight_is_named(given):
 
 def test_fewer_bits_have_a_wider_bound():
     weight, x = torch.randn(8, 128), torch.randn(3, 128)
-    layers = {bits: PackedLinear(formats.pack(weight, "bitmask", "int8")) for bits in rounding.LEVELS}
+    layers = {bits: PackedLinear(formats.pack(weight, "bitmask", "int8")) for bits in LEVELS}
     for bits, layer in layers.items():
         layer.activations = bits
-        step = x.abs().amax(-1, keepdim=True) / rounding.LEVELS[bits]
+        step = x.abs().amax(-1, keepdim=True) / LEVELS[bits]
         off = (rounding.rounding(layer)(x) - x).abs()
         assert bool((off <= step / 2 * 1.001).all()) and bool((off.amax(-1) > step[:, 0] / 4).all())
     index = PackedLinear(formats.pack(weight, "index", "int8"))

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from harness.inference.kernels import sources as kernels
 from harness.reporting.compare import compare
 from harness.runs import keys, origins
 from harness.runs.plan import plan
@@ -85,9 +86,9 @@ def test_changed_kernels_are_another_key_where_they_are_timed(planned, monkeypat
     )
     before, others = keys_of(planned), keys_of(planned, plain)
     (tmp_path / "kernels").mkdir()
-    for path in origins.KERNELS.iterdir():
+    for path in kernels.FOLDER.iterdir():
         (tmp_path / "kernels" / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(origins, "KERNELS", tmp_path / "kernels")
+    monkeypatch.setattr(kernels, "FOLDER", tmp_path / "kernels")
     assert keys_of(planned) == before
     (tmp_path / "kernels" / "dense.cpp").write_text("// another\n")
     assert not set(keys_of(planned).values()) & set(before.values())

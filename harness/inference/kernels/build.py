@@ -22,10 +22,9 @@ from pathlib import Path
 import torch  # noqa: F401  its OpenMP runtime has to be there first
 
 from harness import remembered
-from harness.inference.kernels import isa
+from harness.inference.kernels import isa, sources
 from harness.problems import Problem
 
-SOURCES = Path(__file__).parent / "source"
 FLAGS = ("-std=c++17", "-O3", "-Wno-psabi", "-fopenmp", "-fPIC", "-shared")
 COMPILERS = ("g++", "c++", "clang++")
 
@@ -79,7 +78,7 @@ def _library(name: str, build: str) -> ctypes.CDLL:
     flags = (*FLAGS, *(f"-m{feature}" for feature in isa.FEATURES[build]))
     path = remembered.folder() / "kernels" / f"{name}-{build}-{_key(compiler, flags)}.so"
     if not path.exists():
-        _compile([compiler, *flags, str(SOURCES / f"{name}.cpp")], path)
+        _compile([compiler, *flags, str(sources.FOLDER / f"{name}.cpp")], path)
     loaded = ctypes.CDLL(str(path))
     for function, (arguments, result) in INTERFACE.get(name, INTERFACE["format"]).items():
         getattr(loaded, function).argtypes, getattr(loaded, function).restype = arguments, result
@@ -93,12 +92,8 @@ def _compiler() -> str | None:
 
 
 def _key(compiler: str, flags: tuple[str, ...]) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(SOURCES.iterdir()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=False).stdout
-    digest.update(version + " ".join(flags).encode())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(sources.sha256().encode() + version + " ".join(flags).encode()).hexdigest()[:16]
 
 
 def _compile(command: list[str], path: Path) -> None:

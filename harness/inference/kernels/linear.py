@@ -37,10 +37,10 @@ from harness.inference.kernels import build, isa
 from harness.inference.values import PRECISIONS, group_size
 from harness.problems import Problem
 
-BITS = (14, 8)
+LEVELS = {14: 8191, 8: 127}
+"""To either side of zero, of an activation of so many bits."""
+BITS = tuple(LEVELS)
 """Of activations in products with int8 weights; the first by default."""
-LEVELS = 127
-"""Of an activation of 8 bits, to either side of zero."""
 SMALLEST = 1e-30
 """What the largest magnitude of a row counts as where it is less."""
 SHARE = 1 << 15
@@ -70,11 +70,11 @@ def matmul(packed: Packed, x: Tensor, bias: Tensor | None = None, *, activations
     return _multiply(x, tensors, bias, packed.format, packed.precision, *packed.shape, activations)
 
 
-def rounded(x: Tensor) -> Tensor:
-    """Returns what activations are multiplied as where they have 8 bits, float32 [..., in]; x [..., in]."""
-    x = x.float()
+def rounded(x: Tensor, bits: int) -> Tensor:
+    """Returns what activations are multiplied as where they have so many bits, float32 [..., in]; x [..., in]."""
+    x, levels = x.float(), LEVELS[bits]
     largest = x.abs().amax(-1, keepdim=True).clamp_min(SMALLEST)
-    return (x * (torch.full_like(largest, LEVELS) / largest)).round() * (largest / LEVELS)
+    return (x * (torch.full_like(largest, levels) / largest)).round() * (largest / levels)
 
 
 def _check_bits(activations: int, precision: str) -> None:
@@ -221,17 +221,18 @@ def _multiply(
     _check(x, columns)
     names = _plan(format, precision)[2]
     packed = Packed(format, precision, (rows, columns), dict(zip(names, tensors, strict=True)))
-    given = rounded(x) if activations == 8 else x.float()
+    given = rounded(x, 8) if activations == 8 else x.float()
     return F.linear(given, formats.unpack(packed), None if bias is None else bias.float()).to(x.dtype)
 
 
 def _product(ready: Ready, x: Tensor) -> Tensor:
+    """Multiplies, and leaves out what changes nothing: an operation of torch takes microseconds out of the cache."""
     _check(x, ready.columns)
-    given = x.float().contiguous()
-    y = given.new_empty(*x.shape[:-1], ready.rows)
-    count = x.numel() // ready.columns
-    ready.multiply(ready.matrix, given.data_ptr(), y.data_ptr(), count, torch.get_num_threads())
-    return y.to(x.dtype)
+    plain, batch = x.dtype == torch.float32, x.shape[:-1]
+    given = x if plain and x.is_contiguous() else x.float().contiguous()
+    y = torch.empty((*batch, ready.rows), dtype=torch.float32, device="cpu")
+    ready.multiply(ready.matrix, given.data_ptr(), y.data_ptr(), batch.numel(), torch.get_num_threads())
+    return y if plain else y.to(x.dtype)
 
 
 def _check(x: Tensor, columns: int) -> None:

@@ -37,7 +37,7 @@ def main(name: str, names: list[str]) -> None:
                         for batch, bits in itertools.product((1, 3, 16, 100), BITS[precision == "int8"]):
                             x = torch.randn(batch, columns)
                             y = linear.matmul(packed, x, activations=bits)
-                            exact = (linear.rounded(x) if bits == 8 else x) @ formats.unpack(packed).T
+                            exact = (linear.rounded(x, 8) if bits == 8 else x) @ formats.unpack(packed).T
                             off = (y - exact).abs().max()
                             assert off < 1e-2, (rows, columns, sparsity, format, precision, batch, bits, off)
         if not names:
@@ -52,7 +52,7 @@ def wide() -> None:
         packed = formats.pack(weight, format, "int8", group=group)
         x = torch.randn(131, 4200)
         y = linear.matmul(packed, x, bias, activations=bits)
-        exact = (linear.rounded(x) if bits == 8 else x) @ formats.unpack(packed).T + bias
+        exact = (linear.rounded(x, 8) if bits == 8 else x) @ formats.unpack(packed).T + bias
         off = (y - exact).abs().max()
         assert off < 0.1, (format, group, bits, off)
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from harness.inference.kernels import build, isa
+from harness.inference.kernels import build, isa, sources
 from harness.problems import Problem
 
 needs_compiler = pytest.mark.skipif(build.reason() is not None, reason=str(build.reason()))
@@ -30,11 +30,11 @@ def test_a_library_is_compiled_once_and_again_when_a_source_changes(empty, tmp_p
     build._library.cache_clear()
     build.library("stream")
     assert made.stat().st_mtime_ns == stamp
-    sources = tmp_path / "sources"
-    sources.mkdir()
-    for path in build.SOURCES.iterdir():
-        (sources / path.name).write_text(path.read_text() + "\n")
-    monkeypatch.setattr(build, "SOURCES", sources)
+    changed = tmp_path / "sources"
+    changed.mkdir()
+    for path in sources.FOLDER.iterdir():
+        (changed / path.name).write_text(path.read_text() + "\n")
+    monkeypatch.setattr(sources, "FOLDER", changed)
     build._library.cache_clear()
     build.library("stream")
     assert len(list(empty.glob("*.so"))) == 2
@@ -52,7 +52,7 @@ def test_processes_at_once_make_one_library(empty):
 @needs_compiler
 def test_a_source_that_does_not_compile_is_a_problem_with_what_the_compiler_said(empty, tmp_path, monkeypatch):
     (tmp_path / "broken.cpp").write_text("int broken(")
-    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    monkeypatch.setattr(sources, "FOLDER", tmp_path)
     with pytest.raises(Problem, match=r"cannot compile broken\.cpp(.|\n)*error"):
         build.library("broken")
     assert not list(empty.glob("*.so"))

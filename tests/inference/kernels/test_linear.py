@@ -88,15 +88,15 @@ def test_activations_of_8_bits_are_rounded_alike_everywhere(data):
             warnings.simplefilter("ignore", RuntimeWarning)
             y = matmul(packed, x, bias, activations=8)
     stored = formats.unpack(packed)
-    expected = linear.rounded(x).double() @ stored.double().T + bias.double()
+    expected = linear.rounded(x, 8).double() @ stored.double().T + bias.double()
     assert ((y - expected).abs() <= bound(x, stored, "fp32")).all()
 
 
 def test_levels_are_the_nearest_and_of_a_tie_the_even():
     x = torch.tensor([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, 0.49, -126.7]])
-    assert linear.rounded(x).tolist() == [[127, 0, 2, 2, 0, -2, 0, -127]]
+    assert linear.rounded(x, 8).tolist() == [[127, 0, 2, 2, 0, -2, 0, -127]]
     packed = formats.pack(torch.eye(8), "dense", "int8")
-    torch.testing.assert_close(matmul(packed, x, activations=8), linear.rounded(x))
+    torch.testing.assert_close(matmul(packed, x, activations=8), linear.rounded(x, 8))
 
 
 @pytest.mark.parametrize("bits", linear.BITS)

@@ -101,6 +101,7 @@ class Cursor {
 #endif
 #if defined(__AVX512VNNI__)
   static constexpr bool CODES = true;
+  static constexpr int PARTS = 1;
   using Codes = __m512i;
   Codes codes(int) const { return _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_)); }
 #else

@@ -1,5 +1,6 @@
 // Which way a batch is multiplied in a format that gives a row's weights in order, `at(row)` a cursor and `one(row)` one by
-// one: int8 with activations of bytes where the cursor gives codes, else in floats.
+// one: int8 with activations of bytes where the cursor gives codes, else in floats. In up to so many PARTS as registers hold
+// a batch reads the codes anew for each part: it costs less than a block if they need not be put in their places.
 #pragma once
 #include "blocks.h"
 #include "wide.h"
@@ -14,7 +15,7 @@ void multiply_in_order(const Call& call, double share, At at, One one) {
 #if defined(__AVX512VNNI__)
     if (call.rounds() || call.batch <= DECODE || share > DENSE)
       return by_planes(call, [&](auto planes) {
-        if (call.batch > REGISTERS / planes.value) return multiply_blocks<planes.value>(call, at);
+        if (call.batch > decltype(at(0))::PARTS * REGISTERS / planes.value) return multiply_blocks<planes.value>(call, at);
         multiply_codes<planes.value>(call, at);
       });
 #else
