@@ -12,10 +12,12 @@ from torch import BoolTensor, Tensor, nn
 
 from harness import rooms
 from harness.problems import Problem
+from harness.pruning.keep import Masks
 from harness.tuning import devices
+from harness.tuning.bits import Bits, pack
 
 KEEP = "keep"
-"""The buffer of a layer that holds its mask, so that a checkpoint has the masks that a method changed."""
+"""The buffer of a layer that holds its mask in bits, so that a checkpoint has the masks that a method changed."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class Layer:
     keeps: tuple[str, ...] = ()
 
     @property
-    def keep(self) -> BoolTensor:
-        """The mask [out, in] on the weight's device; a method may change it in place."""
-        return getattr(self.module, KEEP)
+    def keep(self) -> Bits:
+        """The mask [out, in] on the weight's device; what is put into it, the layer has."""
+        return Bits(getattr(self.module, KEEP), self.module.in_features)
 
     @property
     def trained(self) -> dict[str, nn.Parameter]:
@@ -63,9 +65,12 @@ class Attached:
     frozen: tuple[tuple[nn.Module, str], ...] = ()
 
     @property
-    def keeps(self) -> dict[str, BoolTensor]:
+    def keeps(self) -> Masks:
         """The masks as they are now, by layer, on the CPU."""
-        return {name: layer.keep.cpu() for name, layer in self.layers.items()}
+        masks = Masks()
+        for name, layer in self.layers.items():
+            masks[name] = layer.keep[:]
+        return masks
 
     @property
     def buffers(self) -> dict[str, Tensor]:
@@ -83,6 +88,7 @@ def attach(
     keeps: Mapping[str, BoolTensor],
     method: rooms.Choice | str,
     gradients: Mapping[str, Tensor] | None = None,
+    place: torch.device | None = None,
 ) -> Attached:
     """Makes a model's pruned layers train as a method says.
 
@@ -90,10 +96,12 @@ def attach(
     that optimiser and checkpoints find them there; `merge` takes them off again.
 
     Args:
-        model: The pruned model, on its device, not wrapped.
+        model: The pruned model, not wrapped.
         keeps: Name of a linear layer -> its mask [out, in].
         method: A choice of the room of methods.
         gradients: Name of a layer -> the mean gradient of the loss [out, in], for a method whose `prepare` looks at it.
+        place: Device that the method's tensors are made on, a layer at a time, where the model waits on another; None
+            is the model's.
 
     Raises:
         Problem: The method trains a tensor of a name that the layer uses, or one that no `adapt` would read.
@@ -108,17 +116,18 @@ def attach(
     layers = {}
     for name, keep in keeps.items():
         module = model.get_submodule(name)
-        keep = keep.to(module.weight.device, copy=True)
+        own = module.weight.device
+        weight, keep = (tensor.to(place or own) for tensor in (module.weight, keep))
         looked = gradients[name].to(keep.device) if gradients else None
         given = {"gradient": looked} if "gradient" in made.needs else {}
-        values = verbs["prepare"](module.weight, keep, **given)
-        kept = more["state"](module.weight, keep) if more["state"] else {}
+        values = verbs["prepare"](weight, keep, **given)
+        kept = more["state"](weight, keep) if more["state"] else {}
         _check_names(choice.name, name, module, [*values, *kept], more["adapt"] is not None)
-        module.register_buffer(KEEP, keep)
+        module.register_buffer(KEEP, pack(keep).to(own))
         for part, value in values.items():
             _train(module, part, value)
         for part, value in kept.items():
-            module.register_buffer(part, value)
+            module.register_buffer(part, value.to(own))
         layers[name] = Layer(module, tuple(values), tuple(kept))
         module.weight.requires_grad_("weight" in values)
         if more["adapt"]:
@@ -150,7 +159,7 @@ def _train(module: nn.Linear, part: str, value: Tensor) -> None:
     if part == "weight":
         module.weight.copy_(value)
     else:
-        module.register_parameter(part, nn.Parameter(value))
+        module.register_parameter(part, nn.Parameter(value.to(module.weight.device)))
 
 
 def _forward(layer: Layer, adapt: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
@@ -259,11 +268,11 @@ def _put_back(attached: Attached, name: str, layer: Layer, own: Tensor) -> None:
     with devices.whole({"weight": layer.module.weight, **layer.tensors}) as given:
         weight, tensors = given["weight"], {part: given[part] for part in layer.tensors}
         final = weight.detach().clone()
-        weight.copy_(devices.full(own)).mul_(layer.keep)
-        change = final - attached.merge(weight, layer.keep, tensors)
+        weight.copy_(devices.full(own)).mul_(layer.keep[:])
+        change = final - attached.merge(weight, layer.keep[:], tensors)
         if change.count_nonzero():
             weight.add_(change)
-            if not torch.allclose(attached.merge(weight, layer.keep, tensors), final, rtol=1e-4, atol=1e-6):
+            if not torch.allclose(attached.merge(weight, layer.keep[:], tensors), final, rtol=1e-4, atol=1e-6):
                 what = "what the pruning did to its weights cannot be put into this method"
                 raise Problem(what, where=name, hint="prune by a criterion, which changes no weight that stays")
 
@@ -281,7 +290,7 @@ def _merge(attached: Attached, layer: Layer) -> None:
     """Writes a layer's final weight into the model."""
     with devices.whole({"weight": layer.module.weight, **layer.tensors}) as given:
         tensors = {part: given[part] for part in layer.tensors}
-        given["weight"].copy_(attached.merge(given["weight"], layer.keep, tensors))
+        given["weight"].copy_(attached.merge(given["weight"], layer.keep[:], tensors))
 
 
 def leave(attached: Attached) -> None:

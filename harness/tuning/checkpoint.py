@@ -97,7 +97,7 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
         The steps done, and the notes.
 
     Raises:
-        Problem: The file is not what was written.
+        Problem: The file is not what was written, or it is of another version of the harness.
     """
     if path.suffixes[-2] != f".{_hash(path)}":
         raise Problem(
@@ -107,7 +107,11 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
         )
     state = torch.load(path, map_location="cpu", weights_only=True)
     own = model.state_dict()
-    model.load_state_dict({name: devices.like(value, own[name]) for name, value in state["model"].items()})
+    saved = state["model"]
+    if other := [name for name in own if name not in saved or saved[name].shape != own[name].shape]:
+        what = f"the checkpoint is of another version of the harness: {other[0]} has another form there"
+        raise Problem(what, where=str(path), hint="delete it to begin again from step 0")
+    model.load_state_dict({name: devices.like(value, own[name]) for name, value in saved.items()})
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for number, moments in state["optimizer"]["state"].items():
         moments.update({name: devices.like(value, trained[number]) for name, value in moments.items()})

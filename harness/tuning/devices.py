@@ -91,16 +91,23 @@ def recompute(model: nn.Module, wanted: bool) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def shard(model: nn.Module | None, accelerator: Accelerator) -> None:
-    """Shares a model's parameters out over the processes, a block at a time, if this run trains so (FSDP2).
+def shares_out(accelerator: Accelerator) -> bool:
+    """Says whether this run's models are shared out over its processes (FSDP2)."""
+    return accelerator.num_processes > 1 and parallel() == "fsdp"
 
-    Done before its optimiser is made, which then holds the shares. A teacher is shared out as the student is.
+
+def shard(model: nn.Module | None, accelerator: Accelerator) -> None:
+    """Shares a model's parameters out over the processes, if this run trains so (FSDP2).
+
+    A block at a time goes to the device, of which this process's share stays there: a model that is on the CPU is never
+    whole on the device. Done before its optimiser is made, which then holds the shares. A teacher is shared out as the
+    student is.
 
     Args:
-        model: A model of a known family on its device, a method attached to it or not; None is none to share out.
+        model: A model of a known family, a method attached to it or not; None is none to share out.
         accelerator: Of this run.
     """
-    if model is None or accelerator.num_processes == 1 or parallel() != "fsdp":
+    if model is None or not shares_out(accelerator):
         return
     for parameter in model.parameters():
         parameter.data = parameter.data.contiguous()  # the only layout that FSDP takes

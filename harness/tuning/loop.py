@@ -10,8 +10,9 @@ answer tokens are those of one big batch whatever the micro-batches hold. Square
 (as in its released code), averaged with the same shares.
 
 Several processes: each takes its share of every micro-batch, and n_step counts all of them, so that the step is that of
-one process but for rounding (`tests/tuning/test_several.py`: 1e-5). A step in which some process would have nothing to
-score is computed whole by every process. fp16: a step whose scaled gradient overflows changes nothing but the scale.
+one process but for rounding (`tests/tuning/test_several.py`: 1e-5 in fp32, and in bf16 half of what that itself rounds
+away). A step in which some process would have nothing to score is computed whole by every process. fp16: a step whose
+scaled gradient overflows changes nothing but the scale.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What a run trains and with what: models on their device, the objective, batches, the method attached, the optimiser.
 
 `begin` makes all of it, in an order that matters: gradients are taken of the model as it is, a method is attached to
-whole layers, the model is then shared out, and the optimiser is made over the shares.
+whole layers, the model is then shared out, and the optimiser is made over the shares. Models that are shared out come
+to the device by the block, unless something is computed with them before.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import BoolTensor, nn
 
 from harness import rooms
 from harness.memory import peak, reset_peak
+from harness.pruning.keep import Masks
 from harness.tuning import attach, devices, reconstruction
 from harness.tuning.attach import Attached
 from harness.tuning.batches import Collate, batches
@@ -75,15 +77,17 @@ def begin(
     Raises:
         Problem: The models or the method cannot do what is asked of them.
     """
-    model.to(accelerator.device)
+    place = accelerator.device
+    for each in (model, teacher):
+        if each is not None and (ramp or _looks(options, keeps) or not devices.shares_out(accelerator)):
+            each.to(place)
     devices.recompute(model, options["recompute"])
-    teacher = None if teacher is None else teacher.to(accelerator.device)
     aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
     size, seed = options["batch_size"], options["seed"]
     of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
     keeps = _dense_masks(model, ramp) if ramp else keeps
     gradients, cost = _gradients(model, aim, of, accelerator, options, len(features), keeps or {})
-    attached = attach.attach(model, keeps, options["method"], gradients) if keeps else attach.DENSE
+    attached = attach.attach(model, keeps, options["method"], gradients, place) if keeps else attach.DENSE
     dense = reconstruction.outputs(model, ramp.batches) if ramp and attached.allot else []
     for each in (model, aim.teacher):
         devices.shard(each, accelerator)
@@ -104,10 +108,12 @@ def _teacher_scale(
         return {"teacher_mean_square": teacher_scale(teach(aim, batch))}
 
 
-def _dense_masks(model: nn.Module, ramp: Ramp) -> dict[str, BoolTensor]:
+def _dense_masks(model: nn.Module, ramp: Ramp) -> Masks:
     """Returns masks that keep every weight of the layers that a ramp will prune."""
-    shapes = {name: model.get_submodule(name).weight.shape for names in ramp.blocks for name in names}
-    return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+    masks = Masks()
+    for name in (name for names in ramp.blocks for name in names):
+        masks[name] = torch.ones(model.get_submodule(name).weight.shape, dtype=torch.bool)
+    return masks
 
 
 def _gradients(
@@ -120,17 +126,23 @@ def _gradients(
     keeps: Mapping[str, BoolTensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Returns the mean gradients that the method's `prepare` looks at, if it does, and what they cost."""
-    if not keeps:
+    if not _looks(options, keeps):
         return {}, {}
     choice = rooms.resolve("method", options["method"])
-    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
-    if looks is None or any(choice.options[option] != value for option, value in looks.items()):
-        return {}, {}
     samples, begun = min(choice.options["samples"], rows), time.perf_counter()
     reset_peak(accelerator.device)
     found = mean_gradients(model, aim, of, accelerator, list(keeps), samples)
     cost = {"samples": samples, "seconds": time.perf_counter() - begun, "peak_memory_bytes": peak(accelerator.device)}
     return found, {"gradient": cost}
+
+
+def _looks(options: Mapping[str, Any], keeps: Mapping[str, BoolTensor] | None) -> bool:
+    """Says whether the method begins with gradients."""
+    if not keeps:
+        return False
+    choice = rooms.resolve("method", options["method"])
+    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
+    return looks is not None and all(choice.options[option] == value for option, value in looks.items())
 
 
 def _optimizer(model: nn.Module, options: Mapping[str, Any], aged: bool) -> torch.optim.Optimizer:

@@ -172,7 +172,7 @@ def write(folder: Path, name: str, curve: Curve, summary: Mapping[str, Any]) -> 
 def _parameters(model: nn.Module, attached: attach.Attached) -> dict[str, int]:
     """Returns how many parameters there are, a method's own included, and how many are neither frozen nor pruned."""
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    pruned = sum(int((~layer.keep).sum()) for layer in attached.layers.values() if "weight" in layer.trained)
+    pruned = sum(int((~layer.keep[:]).sum()) for layer in attached.layers.values() if "weight" in layer.trained)
     return {"parameters": sum(p.numel() for p in model.parameters()), "trained_parameters": trained - pruned}
 
 
@@ -190,7 +190,7 @@ def _prune(run: Parts, ramp: Ramp, phase: Phase, turn: int) -> Generator[Progres
     attached, begun, said = run.attached, time.perf_counter(), {}
     with attach.merged(attached), _plain(run.model):
         for name, mask in (yield from ramp.prune(phase.target, attached.keeps)).items():
-            attached.layers[name].keep.copy_(mask)
+            attached.layers[name].keep[:] = mask
         if attached.allot:
             said["errors"] = reconstruction.errors(run.dense, run.model, ramp.batches)
     if said:

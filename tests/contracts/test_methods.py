@@ -11,6 +11,7 @@ from harness import models, rooms
 from harness.pruning import keep
 from harness.spec.sections import Tune
 from harness.tuning import attach, checkpoint, session
+from harness.tuning.bits import Bits
 
 ROOM = rooms.ROOMS["method"]
 NAMES = ROOM.names()
@@ -72,12 +73,17 @@ def fit(parts, name, folder, end=attach.merge, given=(), **more):
             return model, stopped.value[2]
 
 
+def mask_of(module):
+    """Returns the mask [out, in] that an attached layer has."""
+    return Bits(module.keep, module.in_features)[:]
+
+
 def merged(model, layer, name, text):
     """Returns what a layer's weight would be if training ended here."""
     module = model.get_submodule(layer)
     own = {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False))}
     with torch.no_grad():
-        return rooms.bind("method", text, "merge")(module.weight, module.keep, own)
+        return rooms.bind("method", text, "merge")(module.weight, mask_of(module), own)
 
 
 def same(one, other):
@@ -136,7 +142,7 @@ def test_the_zeros_stay_in_every_step_and_a_resumed_run_is_the_same(parts, tmp_p
     run = session.fit(model, rows, collate, options(name), tmp_path / "cut", keeps=keeps)
     for _ in range(3):
         next(run)
-        masks = {layer: model.get_submodule(layer).keep for layer in keeps}
+        masks = {layer: mask_of(model.get_submodule(layer)) for layer in keeps}
         check(masks)
         keep.verify(model, masks)
         if name in FROZEN:

@@ -76,7 +76,7 @@ def test_five_steps_have_its_rates_masks_errors_ranks_and_outputs():
             list(pruner.turn(target))
             pruner.stay_pruned(attached.keeps)
             for name, mask in pruner.keeps.items():
-                attached.layers[name].keep.copy_(mask)
+                attached.layers[name].keep[:] = mask
             errors = reconstruction.errors(outputs, model, batches)
         attach.allot(attached, blocks, errors, turn)
         assert [pruner.rows[block[0]]["asked"] for block in blocks] == pytest.approx(theirs["rates"], abs=1e-6)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.tuning.bits import Bits
 from harness.tuning.methods import lors, sparse_peft, spp
 
 
@@ -36,7 +37,7 @@ def inputs_of(case):
 
 def check(case, name, adapt, merge, x, weight, keep, trained, gradient):
     """Compares a method with what the authors' layer gave."""
-    y = adapt(x, weight, keep, trained)
+    y = adapt(x, weight, Bits.of(keep), trained)
     dx, *others = torch.autograd.grad(y, (x, *trained.values()), gradient)
     ours = {"y": y, "dx": dx, **dict(zip(trained, others, strict=True)), "merged": merge(weight, keep, trained)}
     for part, value in ours.items():

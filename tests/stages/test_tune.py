@@ -286,7 +286,9 @@ def test_a_mask_that_grew_beyond_its_methods_own_budget_is_noticed(tmp_path, par
     spiel = rooms.load("method", "spiel")
 
     def more(weight, keep, trained, moments, step, steps):
-        keep.view(-1)[: trained["values"].numel() + 1 + int(keep.sum())] = True
+        mask = keep[:]
+        mask.view(-1)[: trained["values"].numel() + 1 + int(mask.sum())] = True
+        keep[:] = mask
 
     list(tune.run(job(tmp_path / "within", parents, "llama", method="spiel:density=0.05,interval=2,window=1")))
     monkeypatch.setattr(spiel, "evolve", more)

@@ -58,6 +58,14 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, at):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
+def test_a_checkpoint_of_another_form_is_refused_by_the_tensors_name(tmp_path):
+    model, optimizer = made(0)
+    path = checkpoint.save(tmp_path, 3, model, optimizer)
+    model[1].register_buffer("keep", torch.zeros(2, 1))
+    with pytest.raises(Problem, match=r"another version of the harness: 1\.keep"):
+        checkpoint.load(path, model, optimizer)
+
+
 def test_a_failed_write_leaves_the_one_before(tmp_path, monkeypatch):
     model, optimizer = made(0)
     path = checkpoint.save(tmp_path, 3, model, optimizer)

@@ -8,7 +8,8 @@
               / speed of a matrix product + bytes of the update / speed of memory + start, reading, writing
 
 7 billion weights in fp32 need 28 GB each for weights, gradients and each moment: 112 GB before the first activation.
-With FSDP each process holds its share of all that, and one block whole, in a pruning too; at first the whole model.
+With FSDP each process holds its share of all that, and one block whole, in a pruning too; on a CPU, and where something
+is computed with the model before it is shared out, at first the whole model.
 """
 
 from __future__ import annotations
@@ -94,12 +95,12 @@ def _memory(options: Mapping[str, Any], model: Shapes, processes: Processes, ram
     largest = max(sum(layer.out * layer.columns for layer in layers) for layers in model.blocks.values())
     own, gradients, begun = 4 * prunable, 4 * moving, 0.0
     if processes.count > 1 and processes.parallel == "fsdp":
-        begun = 4 * model.parameters * (1 + _taught(options))  # whole, before it is shared out
+        begun = 4 * model.parameters * (1 + _taught(options)) * _begins_whole(options)
         own, gradients = own / processes.count, gradients / processes.count
         held = held / processes.count + 2 * 4 * (largest + model.parameters - prunable)
     elif processes.count > 1:
         held += 4 * moving  # DDP's buckets
-    held += prunable if "method" in options else 0
+    held += prunable / 8 if "method" in options else 0  # masks, in bits
     held += prunable * WIDTH[options["precision"]] if options["precision"] != "fp32" else 0  # autocast keeps its copies
     if ramp and not on_gpu() and "allot" in rooms.ROOMS["method"].method(rooms.parse(options["method"]).name).verbs:
         held += ramp.outputs  # the dense model's, which wait on the CPU
@@ -107,6 +108,17 @@ def _memory(options: Mapping[str, Any], model: Shapes, processes: Processes, ram
     between = own + ramp.walk - gradients if ramp else 0
     most = max(update, between, _activations(options, model, processes.count))
     return (0 if on_gpu() else PROCESS) + max(begun, held + most)
+
+
+def _begins_whole(options: Mapping[str, Any]) -> bool:
+    """Says whether a model is whole where it trains before it is shared out: on a CPU always; see `tuning/parts.py`."""
+    if not on_gpu() or "prune" in options:
+        return True
+    if "method" not in options:
+        return False
+    choice = rooms.resolve("method", options["method"])
+    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
+    return looks is not None and all(choice.options[option] == value for option, value in looks.items())
 
 
 def _activations(options: Mapping[str, Any], model: Shapes, processes: int) -> float:

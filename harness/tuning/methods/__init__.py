@@ -1,5 +1,8 @@
 """Methods: what is trained, and how the zeros stay. One file a method, small functions on one layer's tensors.
 
+A mask `keep` is a BoolTensor; to `adapt`, `project` and `evolve`, which training calls, it comes in a bit a weight
+(`tuning/bits.py`): keep[rows] are the bools of these rows, keep[:] those of all, and `evolve` writes keep[:] = changed.
+
 prepare(weight [out, in], keep [out, in], [gradient,] *, <options>) -> dict[str, Tensor]
     The tensors that are trained, by name. The name "weight" stands for the layer's own weight; any other becomes a new
     parameter of the layer, and a weight that is not among them is frozen. A method that asks for `gradient` [out, in]

@@ -36,11 +36,13 @@ class Band:
     """Some rows of a layer in its backward, flat and in float32.
 
     Attributes:
+        rows: Which.
         start: The flat position of its first number.
         gradient: Of the effective weight, dense.
         weight: The effective weight.
     """
 
+    rows: slice
     start: int
     gradient: Tensor
     weight: Tensor
@@ -73,7 +75,7 @@ class _Linear(torch.autograd.Function):
                 at_x = slope @ whole.to(x.dtype)
             bands = _bands(flattened(slope, x.dtype), flattened(x, x.dtype), whole, indices, at_values)
             if int(ctx.count) != CLOSED:
-                ctx.watch(Band(b.start, _of_all(b.gradient.float()), b.weight.float()) for b in bands)
+                ctx.watch(Band(b.rows, b.start, _of_all(b.gradient.float()), b.weight.float()) for b in bands)
             else:
                 for _ in bands:
                     pass
@@ -85,8 +87,9 @@ def _bands(slope: Tensor, x: Tensor, whole: Tensor, indices: Tensor, at_values: 
     rows, columns = whole.shape
     size = max(1, (CPU_BAND if whole.device.type == "cpu" else BAND) // columns)
     for start in range(0, rows, size):
-        gradient = slope[:, start : start + size].t() @ x
-        band = Band(start * columns, gradient.view(-1), whole[start : start + size].view(-1))
+        these = slice(start, start + size)
+        gradient = slope[:, these].t() @ x
+        band = Band(these, start * columns, gradient.view(-1), whole[these].view(-1))
         inside, places = band.within(indices)
         at_values[inside] = band.gradient[places].to(at_values.dtype)
         yield band
@@ -143,12 +146,10 @@ def linear(x: Tensor, weight: Tensor, values: Tensor, indices: Tensor, count: Te
     return _Linear.apply(x, weight, values, indices, count, watch)
 
 
-def effective(weight: Tensor, values: Tensor, indices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Returns weight + deltas [out, in] in a new tensor; each sum is rounded once, to `dtype` (None: the weight's)."""
-    positions = indices.long()
-    whole = weight.detach().to(dtype or weight.dtype, copy=True)
-    whole.view(-1)[positions] = (weight.detach().view(-1)[positions] + values.detach()).to(whole.dtype)
-    return whole
+def effective(weight: Tensor, values: Tensor, indices: Tensor) -> Tensor:
+    """Returns weight + deltas [out, in] in a new tensor; each sum is rounded once, to the weight's type."""
+    with added(weight, values, indices) as whole:
+        return whole.clone()
 
 
 def budget(shape: tuple[int, int], density: float, rank: int | None) -> int:
@@ -204,10 +205,3 @@ def pattern(keep: BoolTensor) -> tuple[int, int] | None:
             if 0 < n < m and bool((counts == n).all()):
                 return n, m
     return None
-
-
-def marked(positions: Tensor, among: Tensor) -> BoolTensor:
-    """Returns a flat mask as long as the weight `among`, True at the positions."""
-    mask = torch.zeros(among.numel(), dtype=torch.bool, device=among.device)
-    mask[positions.long()] = True
-    return mask

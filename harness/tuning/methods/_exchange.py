@@ -26,10 +26,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, Tensor
+from torch import Tensor, isin
 
 from harness.problems import Problem
-from harness.tuning.methods._deltas import CLOSED, Band, marked
+from harness.tuning.bits import Bits
+from harness.tuning.methods._deltas import CLOSED, Band
 
 
 def check(interval: int, window: int) -> None:
@@ -74,7 +75,7 @@ class Look:
     size: Callable[[Band], Tensor] | None
 
 
-def candidates(kept: Mapping[str, Tensor], allowed: BoolTensor | None = None) -> Look:
+def candidates(kept: Mapping[str, Tensor], allowed: Bits | None = None) -> Look:
     """Returns the look at the candidates, which the window's first gradient names: its largest.
 
     Args:
@@ -86,7 +87,7 @@ def candidates(kept: Mapping[str, Tensor], allowed: BoolTensor | None = None) ->
         found = band.gradient.abs()
         if allowed is None:
             return found
-        return found.masked_fill_(~allowed.view(-1)[band.start : band.start + len(found)], -1)
+        return found.masked_fill_(~allowed[band.rows].view(-1), -1)
 
     named = int(kept["count"]) > 0
     return Look(kept["candidates"], kept["sums"], kept.get("squares"), None if named else size)
@@ -100,34 +101,48 @@ def observe(bands: Iterable[Band], kept: Mapping[str, Tensor], looks: Sequence[L
         kept: The layer's state.
         looks: What is summed.
     """
-    found: dict[int, tuple[Tensor, ...]] = {}
+    sizes: dict[int, Tensor] = {}
     for band in bands:
         for number, look in enumerate(looks):
             if look.size is not None:
-                found[number] = _largest(len(look.positions), look.size(band), band, found.get(number))
+                sizes[number] = _name(look, band, sizes.get(number))
                 continue
             inside, places = band.within(look.positions)
             here = band.gradient[places]
             look.sums[inside] += here
             if look.squares is not None:
                 look.squares[inside] += here * here
-    for number, (_, positions, gradients) in found.items():
-        looks[number].positions.copy_(positions)
-        looks[number].sums.copy_(gradients)
-        if looks[number].squares is not None:
-            looks[number].squares.copy_(gradients * gradients)
+    for look in (looks[number] for number in sizes):
+        if look.squares is not None:
+            torch.mul(look.sums, look.sums, out=look.squares)
     kept["count"].add_(1)
 
 
-def _largest(count: int, size: Tensor, band: Band, before: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
-    """Returns sizes, positions and gradients of the `count` largest sizes of a band and of the bands before it."""
-    top = size.topk(min(count, len(size)), sorted=False)
-    now = (top.values, band.start + top.indices, band.gradient[top.indices])
-    if before is None:
-        return now
-    both = [torch.cat(pair) for pair in zip(before, now, strict=True)]
-    chosen = both[0].topk(min(count, len(both[0])), sorted=False).indices
-    return tuple(each[chosen] for each in both)
+def _name(look: Look, band: Band, before: Tensor | None) -> Tensor:
+    """Names the positions of the largest sizes in a band and in those before it, with their gradients as sums.
+
+    Args:
+        look: Where they are put, from the first number on.
+        band: The band.
+        before: The sizes of what the bands before it named; None in the first band.
+
+    Returns:
+        The sizes of what is named now.
+    """
+    most = len(look.positions)
+    sizes, places = _top(look.size(band), most)
+    found = {"positions": places.to(look.positions.dtype) + band.start, "sums": band.gradient[places]}
+    if before is not None:
+        sizes, places = _top(torch.cat([before, sizes]), most)
+    for name, values in found.items():
+        held = getattr(look, name)
+        held[: len(sizes)] = values if before is None else torch.cat([held[: len(before)], values])[places]
+    return sizes
+
+
+def _top(sizes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns the `count` largest of some sizes, or as many as there are, and their places."""
+    return tuple(sizes.topk(min(count, len(sizes)), sorted=False))
 
 
 def ends(step: int, interval: int, window: int) -> bool:
@@ -177,25 +192,24 @@ class Exchange:
     spare: Tensor
 
 
-def choose(weight: Tensor, values: Tensor, kept: Mapping[str, Tensor], part: float) -> Exchange:
+def choose(values: Tensor, kept: Mapping[str, Tensor], part: float) -> Exchange:
     """Returns the exchange of a share of the slots.
 
     Args:
-        weight: [out, in], for its size.
         values: [n].
         kept: The layer's state.
         part: The share of the slots that are dropped.
     """
-    indices, candidates = kept["indices"], kept["candidates"].long()
+    indices, candidates = kept["indices"].long(), kept["candidates"].long()
     number = int(len(values) * part)
     slots = values.detach().abs().argsort(stable=True)[:number]
-    leaving = marked(indices[slots], weight)
-    staying = marked(indices, weight) & ~leaving
+    leaving = isin(candidates, indices[slots])
+    staying = isin(candidates, indices) & ~leaving
     ranked = kept["sums"].abs().argsort(descending=True, stable=True)
-    ranked = ranked[~staying[candidates[ranked]]]
+    ranked = ranked[~staying[ranked]]
     grown, spare = ranked[:number], ranked[number:]
-    slots = slots[~marked(candidates[grown], weight)[indices[slots].long()]]
-    chosen = grown[~leaving[candidates[grown]]]
+    slots = slots[~isin(indices[slots], candidates[grown])]
+    chosen = grown[~leaving[grown]]
     return Exchange(slots[: len(chosen)], chosen, grown, spare)
 
 

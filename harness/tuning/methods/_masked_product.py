@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import BoolTensor, Tensor
 
+from harness.tuning.bits import Bits
+
 CPU_BAND = 2**21
 """Numbers of a band on a CPU: 8 MiB of float32; smaller make the products thin, larger leave the cache."""
 BAND = 2**24
@@ -39,7 +41,7 @@ class Update:
     scaled: bool = True
 
 
-def product(x: Tensor, weight: Tensor | None, keep: BoolTensor, a: Tensor, b: Tensor, update: Update) -> Tensor:
+def product(x: Tensor, weight: Tensor | None, keep: Bits, a: Tensor, b: Tensor, update: Update) -> Tensor:
     """Returns x V^T, [..., out], in autocast's dtype, in that of x where there is none.
 
     Args:
@@ -65,7 +67,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def bands(keep: Tensor, on_cpu: int | None = None) -> Iterator[slice]:
+def bands(keep: Bits, on_cpu: int | None = None) -> Iterator[slice]:
     """Yields the rows of a matrix in bands, on a CPU of as many numbers as given, or `CPU_BAND`."""
     rows, columns = keep.shape
     size = max(1, ((on_cpu or CPU_BAND) if keep.device.type == "cpu" else BAND) // columns)
@@ -79,14 +81,14 @@ class _Product(torch.autograd.Function):
         ctx: Any,
         x: Tensor,
         weight: Tensor | None,
-        keep: BoolTensor,
+        keep: Bits,
         a: Tensor,
         b: Tensor,
         update: Update,
         dtype: torch.dtype,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, keep, a, b)
-        ctx.update, ctx.dtype = update, dtype
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.keep, ctx.update, ctx.dtype = keep, update, dtype
         with torch.autocast(x.device.type, enabled=False):
             flat = flattened(x, dtype)
             y = flat.new_empty(len(flat), len(b))
@@ -96,7 +98,8 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, keep, a, b = ctx.saved_tensors
+        x, weight, a, b = ctx.saved_tensors
+        keep = ctx.keep
         refuse(ctx.needs_input_grad[1])
         dx = da = db = None
         with torch.autocast(x.device.type, enabled=False):
@@ -135,7 +138,7 @@ def flattened(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _bands(
-    weight: Tensor | None, keep: BoolTensor, a: Tensor, b: Tensor, update: Update, dtype: torch.dtype
+    weight: Tensor | None, keep: Bits, a: Tensor, b: Tensor, update: Update, dtype: torch.dtype
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yields V in bands, each with its rows; a band is overwritten by the next."""
     a, b = a.to(dtype), (b * update.scale).to(dtype)
@@ -143,23 +146,23 @@ def _bands(
     for rows in bands(keep):
         held = a.new_empty(rows.stop - rows.start, keep.shape[1]) if held is None else held
         band = torch.mm(b[rows], a, out=held[: rows.stop - rows.start])
-        mask = keep[rows].to(dtype)  # on a CPU twice as fast as by bool
+        mask = keep.numbers(rows, dtype)
         yield rows, band.mul_(mask) if weight is None else torch.addcmul(weight[rows].to(dtype), band, mask, out=band)
 
 
-def _rearranged(x: Tensor, g: Tensor, keep: BoolTensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _rearranged(x: Tensor, g: Tensor, keep: Bits, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the gradients of A and B without mask and scale, as thin products."""
     da = (g @ b.to(g.dtype)).t() @ x
     db = g.t() @ (x @ a.to(g.dtype).t())
     return da.to(a.dtype), db.to(b.dtype)
 
 
-def _exact(x: Tensor, g: Tensor, keep: BoolTensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _exact(x: Tensor, g: Tensor, keep: Bits, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the gradients of A and B through the mask, without the scale."""
     da, db = torch.zeros_like(a), torch.empty_like(b)
     thin_a, thin_b = a.to(g.dtype), b.to(g.dtype)
     for rows in bands(keep):
-        gradient = (g[:, rows].t() @ x).mul_(keep[rows].to(g.dtype))
+        gradient = (g[:, rows].t() @ x).mul_(keep.numbers(rows, g.dtype))
         da += thin_b[rows].t() @ gradient
         db[rows] = (gradient @ thin_a.t()).to(b.dtype)
     return da, db

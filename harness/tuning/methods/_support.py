@@ -19,9 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, Tensor
+from torch import BoolTensor, Tensor, isin
 
-from harness.tuning.methods._deltas import Band, effective, marked
+from harness.tuning.bits import Bits
+from harness.tuning.methods._deltas import Band, added
 from harness.tuning.methods._exchange import Look
 
 
@@ -30,7 +31,7 @@ def tensors(indices: Tensor) -> dict[str, Tensor]:
     return {"weak": torch.zeros_like(indices), "weak_sums": torch.zeros_like(indices, dtype=torch.float32)}
 
 
-def look(keep: BoolTensor, kept: Mapping[str, Tensor], last: bool) -> Look:
+def look(keep: Bits, kept: Mapping[str, Tensor], last: bool) -> Look:
     """Returns the look at the positions of lowest sensitivity, which the window's first gradient names.
 
     Args:
@@ -40,7 +41,7 @@ def look(keep: BoolTensor, kept: Mapping[str, Tensor], last: bool) -> Look:
     """
 
     def size(band: Band) -> Tensor:
-        stays = keep.view(-1)[band.start : band.start + len(band.weight)] & (band.weight != 0)
+        stays = keep[band.rows].view(-1) & (band.weight != 0)
         return (band.weight * band.gradient).abs_().neg_().masked_fill_(~stays, -torch.inf)
 
     named = int(kept["count"]) > 0 and not last
@@ -60,7 +61,7 @@ def lowest(
     weight: Tensor,
     keep: BoolTensor,
     trained: Mapping[str, Tensor],
-    exempt: BoolTensor,
+    exempt: Tensor,
     spare: Tensor,
     excess: int,
 ) -> Leaving:
@@ -70,32 +71,34 @@ def lowest(
         weight: [out, in].
         keep: [out, in], with what was just grown.
         trained: The values and the layer's state, after the exchange.
-        exempt: Flat mask, True where nothing may leave.
+        exempt: Flat positions that may not leave.
         spare: Numbers of candidates that slots may move to, best first.
         excess: How many leave.
     """
-    slotted = marked(trained["indices"], weight)
-    pool = ordered(weight, keep, trained, exempt)
-    candidates = trained["candidates"].long()
-    spare = spare[(keep.view(-1) & ~slotted)[candidates[spare]]]
-    spare = spare[~marked(pool[:excess], weight)[candidates[spare]]][: int(slotted[pool[:excess]].sum())]
-    seated = slotted[pool]
+    slotted, candidates = trained["indices"].long(), trained["candidates"].long()
+    pool = ordered(weight, keep, trained, exempt)[: excess + 2 * len(slotted)]  # at most so many are passed over
+    spare = spare[keep.view(-1)[candidates[spare]] & ~isin(candidates[spare], slotted)]
+    seated = isin(pool, slotted)
+    spare = spare[~isin(candidates[spare], pool[:excess])][: int(seated[:excess].sum())]
     movable = ~seated | (seated.cumsum(0) <= len(spare))
-    pool = pool[movable & ~marked(candidates[spare], weight)[pool]]
+    pool = pool[movable & ~isin(pool, candidates[spare])]
     positions = pool[:excess]
-    slots = marked(positions, weight)[trained["indices"].long()].nonzero().view(-1)
+    slots = isin(slotted, positions).nonzero().view(-1)
     return Leaving(positions, slots, spare[: len(slots)])
 
 
-def ordered(weight: Tensor, keep: BoolTensor, trained: Mapping[str, Tensor], exempt: BoolTensor) -> Tensor:
+def ordered(weight: Tensor, keep: BoolTensor, trained: Mapping[str, Tensor], exempt: Tensor) -> Tensor:
     """Returns positions of the mask by ascending score: its zeros, then those looked at (without sums: all of them)."""
-    whole = effective(weight, trained["values"], trained["indices"], torch.float32).view(-1)
-    open_ = keep.view(-1) & ~exempt
-    if "weak" not in trained:
-        pool = open_.nonzero().view(-1)
-        return pool[whole[pool].abs().argsort(stable=True)]
-    zeros = (open_ & (whole == 0)).nonzero().view(-1)
-    weak, order = trained["weak"].long().sort()
-    score = (whole[weak] * trained["weak_sums"][order]).abs()
-    weak = weak[score.argsort(stable=True)]
-    return torch.cat([zeros, weak[(open_ & (whole != 0))[weak]]])
+    open_ = keep.view(-1).clone()
+    open_[exempt] = False
+    with added(weight, trained["values"], trained["indices"]) as whole:
+        flat = whole.view(-1)
+        if "weak" not in trained:
+            pool = open_.nonzero().view(-1)
+            return pool[flat[pool].abs().argsort(stable=True)]
+        zeros = (flat == 0).logical_and_(open_).nonzero().view(-1)
+        weak, order = trained["weak"].long().sort()
+        held = flat[weak]
+    stays = open_[weak] & (held != 0)
+    score = (held * trained["weak_sums"][order]).abs()[stays]
+    return torch.cat([zeros, weak[stays][score.argsort(stable=True)]])

@@ -22,6 +22,7 @@ from torch.nn.functional import linear
 
 from harness.problems import Problem
 from harness.ranges import Count, Positive, Sparsity
+from harness.tuning.bits import Bits
 
 FREEZES = True
 RANK = "rank"
@@ -63,7 +64,7 @@ def factors(weight: Tensor, rank: int) -> dict[str, Tensor]:
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     training: bool,
     *,

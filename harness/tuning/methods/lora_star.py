@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from torch import BoolTensor, Tensor
 
 from harness.ranges import Count, Positive, Sparsity
+from harness.tuning.bits import Bits
 from harness.tuning.methods import lora
 
 FREEZES = True
@@ -39,7 +40,7 @@ def prepare(weight: Tensor, keep: BoolTensor, *, rank: Count = 16) -> dict[str, 
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     training: bool | None = None,
     *,

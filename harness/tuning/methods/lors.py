@@ -26,6 +26,7 @@ from torch import BoolTensor, Tensor
 
 from harness.problems import Problem
 from harness.ranges import Count, Positive
+from harness.tuning.bits import Bits
 from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import factors
 
@@ -91,7 +92,7 @@ def directions(gradient: Tensor, rank: int) -> Tensor:
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     *,
     alpha: Positive = 16.0,

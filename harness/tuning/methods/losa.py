@@ -29,6 +29,7 @@ from torch.nn.functional import linear
 
 from harness.ranges import Count, NonNegative, Positive, Sparsity
 from harness.tuning import ranks
+from harness.tuning.bits import Bits
 from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import dropped, factors
 
@@ -80,7 +81,7 @@ def allot(
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     training: bool | None = None,
     *,

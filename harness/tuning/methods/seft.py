@@ -23,6 +23,7 @@ import torch
 from torch import BoolTensor, Tensor
 
 from harness.ranges import Count, Fraction
+from harness.tuning.bits import Bits
 from harness.tuning.methods import _deltas, _exchange, _support
 
 FREEZES = True
@@ -102,7 +103,7 @@ def state(
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     *,
     reactivate: bool = True,
@@ -122,14 +123,14 @@ def adapt(
     """
     values, indices = trained["values"], trained["indices"]
     if initial == "all":
-        values = values * keep.view(-1)[indices.long()]
+        values = values * keep[:].view(-1)[indices.long()]
     watch = partial(_watch, keep=keep, kept=trained, reactivate=reactivate, sensitivity=sensitivity)
     return _deltas.linear(x, weight, values, indices, trained["count"], watch)
 
 
 def _watch(
     bands: Iterator[_deltas.Band],
-    keep: BoolTensor,
+    keep: Bits,
     kept: Mapping[str, Tensor],
     reactivate: bool,
     sensitivity: str,
@@ -142,7 +143,7 @@ def _watch(
 
 def evolve(
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     moments: Mapping[str, Mapping[str, Tensor]],
     step: int,
@@ -192,7 +193,7 @@ def evolve(
 
 def _round(
     weight: Tensor,
-    keep: BoolTensor,
+    mask: Bits,
     trained: Mapping[str, Tensor],
     moments: Mapping[str, Tensor],
     part: float,
@@ -201,28 +202,31 @@ def _round(
     prunes: bool,
 ) -> None:
     """Drops and grows; with `prunes`, as many positions then leave the mask as were grown outside it."""
-    flat, candidates = keep.view(-1), trained["candidates"].long()
-    found = _exchange.choose(weight, trained["values"], trained, part)
+    candidates, keep = trained["candidates"].long(), mask[:]
+    flat = keep.view(-1)
+    found = _exchange.choose(trained["values"], trained, part)
     _exchange.place(trained["values"], trained, moments, found.slots, found.chosen, age)
     grown = candidates[found.grown]
     revived = grown[~flat[grown]]
     flat[revived] = True
-    if not prunes or not len(revived):
-        return
-    young = _deltas.marked(torch.cat([candidates[found.chosen], revived]) if exempt else revived[:0], weight)
-    leaving = _support.lowest(weight, keep, trained, young, found.spare, len(revived))
-    _exchange.place(trained["values"], trained, moments, leaving.slots, leaving.chosen, age)
-    _leave(weight, keep, leaving.positions)
+    if prunes and len(revived):
+        young = torch.cat([candidates[found.chosen], revived]) if exempt else revived[:0]
+        leaving = _support.lowest(weight, keep, trained, young, found.spare, len(revived))
+        _exchange.place(trained["values"], trained, moments, leaving.slots, leaving.chosen, age)
+        _leave(weight, keep, leaving.positions)
+    mask[:] = keep
 
 
-def _finish(weight: Tensor, keep: BoolTensor, trained: Mapping[str, Tensor]) -> None:
+def _finish(weight: Tensor, mask: Bits, trained: Mapping[str, Tensor]) -> None:
     """Brings the mask back to its size after the last update; deltas on what leaves end at 0."""
+    keep = mask[:]
     excess = int(keep.sum() - trained["support"])
-    nothing = _deltas.marked(trained["indices"][:0], weight)
-    positions = _support.ordered(weight, keep, trained, nothing)[:excess]
-    gone = _deltas.marked(positions, weight)[trained["indices"].long()]
+    indices = trained["indices"].long()
+    positions = _support.ordered(weight, keep, trained, indices[:0])[:excess]
+    gone = torch.isin(indices, positions)
     trained["values"].data[gone] = 0.0
     _leave(weight, keep, positions)
+    mask[:] = keep
 
 
 def _leave(weight: Tensor, keep: BoolTensor, positions: Tensor) -> None:

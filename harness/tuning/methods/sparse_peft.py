@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 
 from harness.problems import Problem
 from harness.ranges import Count, Positive, Sparsity
+from harness.tuning.bits import Bits
 from harness.tuning.methods._masked_product import Update, merged, product
 from harness.tuning.methods.lora import dropped, factors
 
@@ -61,7 +62,7 @@ def _space(ranks: str) -> list[int]:
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     training: bool,
     *,

@@ -19,6 +19,7 @@ import torch
 from torch import BoolTensor, Tensor
 
 from harness.ranges import Count, Fraction
+from harness.tuning.bits import Bits
 from harness.tuning.methods import _deltas, _exchange
 
 FREEZES = True
@@ -81,7 +82,7 @@ def state(
     return {**_exchange.tensors(indices), "held": keep.view(-1)[indices.long()]}
 
 
-def adapt(x: Tensor, weight: Tensor, keep: BoolTensor, trained: Mapping[str, Tensor]) -> Tensor:
+def adapt(x: Tensor, weight: Tensor, keep: Bits, trained: Mapping[str, Tensor]) -> Tensor:
     """Returns x (W + deltas)^T; in a window its backward sums the gradient at the candidates."""
     watch = partial(_watch, kept=trained)
     return _deltas.linear(x, weight, trained["values"], trained["indices"], trained["count"], watch)
@@ -93,7 +94,7 @@ def _watch(bands: Iterator[_deltas.Band], kept: Mapping[str, Tensor]) -> None:
 
 def evolve(
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     moments: Mapping[str, Mapping[str, Tensor]],
     step: int,
@@ -118,19 +119,23 @@ def evolve(
         drop: Share of the slots that the first exchange drops.
         policy: How the share falls; `linear` exchanges all of them the first time.
     """
-    flat = keep.view(-1)
     if step == 1:
-        flat[trained["indices"].long()] = True
+        whole = keep[:]
+        whole.view(-1)[trained["indices"].long()] = True
+        keep[:] = whole
     if _exchange.ends(step, interval, window):
         if int(trained["count"]) > 0:
             part = _exchange.share(step, steps, window, drop, policy)
-            found = _exchange.choose(weight, trained["values"], trained, part)
+            found = _exchange.choose(trained["values"], trained, part)
+            whole = keep[:]
+            flat = whole.view(-1)
             flat[trained["indices"][found.slots].long()] = trained["held"][found.slots]
             age = _exchange.updates(step, window)
             _exchange.place(trained["values"], trained, moments["values"], found.slots, found.chosen, age)
             taken = trained["indices"][found.slots].long()
             trained["held"][found.slots] = flat[taken]
             flat[taken] = True
+            keep[:] = whole
         _exchange.close(trained)
     if _exchange.begins(step, steps, interval, window):
         _exchange.open_again(trained)

@@ -21,6 +21,7 @@ from torch.nn.functional import linear
 
 from harness.problems import Problem
 from harness.ranges import Count, Positive, Sparsity
+from harness.tuning.bits import Bits
 from harness.tuning.methods._masked_product import compute_dtype, flattened, refuse
 from harness.tuning.methods.lora import dropped
 
@@ -53,7 +54,7 @@ def prepare(weight: Tensor, keep: BoolTensor, *, blocks: Count = 16) -> dict[str
 def adapt(
     x: Tensor,
     weight: Tensor,
-    keep: BoolTensor,
+    keep: Bits,
     trained: Mapping[str, Tensor],
     training: bool,
     *,

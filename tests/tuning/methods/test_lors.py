@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from harness import rooms
 from harness.problems import Problem
 from harness.tuning import attach
+from harness.tuning.bits import Bits
 from harness.tuning.methods import _masked_product, lors
 
 
@@ -15,7 +16,7 @@ def test_training_begins_at_the_pruned_model_with_the_main_directions_of_the_gra
     x, weight, keep, _, _ = slow("low_rank").parts(torch.float32)
     gradient = torch.randn(48, 4) @ torch.randn(4, 40) + 1e-3 * torch.randn(48, 40)
     trained = lors.prepare(weight, keep, gradient, rank=4, gamma=2.0)
-    torch.testing.assert_close(lors.adapt(x, weight, keep, trained), x @ weight.T)
+    torch.testing.assert_close(lors.adapt(x, weight, Bits.of(keep), trained), x @ weight.T)
     right = torch.linalg.svd(gradient)[2][:4]
     a = 2 * trained["lora_A"]
     torch.testing.assert_close((right * a).sum(1).abs(), torch.ones(4), rtol=1e-3, atol=1e-3)
@@ -50,7 +51,7 @@ def test_with_mask_and_scale_the_gradients_are_those_of_the_definition(slow, ban
     plain = slow("low_rank")
     x, weight, keep, trained, gradient = plain.parts(lead=lead)
     inputs = (x, *trained.values())
-    y = lors.adapt(x, weight, keep, trained, alpha=6.0, masked_gradient=True, scaled_gradient=True)
+    y = lors.adapt(x, weight, Bits.of(keep), trained, alpha=6.0, masked_gradient=True, scaled_gradient=True)
     theirs = plain.gradients(plain.masked(x, weight, keep, *trained.values(), 6 / 2), gradient, *inputs)
     torch.testing.assert_close(plain.gradients(y, gradient, *inputs), theirs, rtol=1e-10, atol=1e-10)
 
@@ -60,7 +61,7 @@ def test_by_default_the_factors_have_the_gradients_of_the_release(slow, scaled):
     plain = slow("low_rank")
     x, weight, keep, trained, gradient = plain.parts()
     inputs = (x, *trained.values())
-    y = lors.adapt(x, weight, keep, trained, alpha=6.0, scaled_gradient=scaled)
+    y = lors.adapt(x, weight, Bits.of(keep), trained, alpha=6.0, scaled_gradient=scaled)
     y, dx, da, db = plain.gradients(y, gradient, *inputs)
     exact = plain.gradients(plain.masked(x, weight, keep, *trained.values(), 6 / 2), gradient, *inputs)
     torch.testing.assert_close((y, dx), exact[:2], rtol=1e-10, atol=1e-10)
@@ -73,7 +74,7 @@ def test_where_nothing_is_pruned_the_scaled_gradient_is_exact(slow):
     plain = slow("low_rank")
     x, weight, keep, trained, gradient = plain.parts()
     inputs, dense = (x, *trained.values()), torch.ones_like(keep)
-    y = lors.adapt(x, weight, dense, trained, alpha=6.0, scaled_gradient=True)
+    y = lors.adapt(x, weight, Bits.of(dense), trained, alpha=6.0, scaled_gradient=True)
     exact = plain.gradients(plain.masked(x, weight, dense, *trained.values(), 6 / 2), gradient, *inputs)
     torch.testing.assert_close(plain.gradients(y, gradient, *inputs), exact, rtol=1e-10, atol=1e-10)
 
@@ -81,7 +82,7 @@ def test_where_nothing_is_pruned_the_scaled_gradient_is_exact(slow):
 def test_merged_it_computes_the_same_and_its_zeros_stay(slow):
     x, weight, keep, trained, _ = slow("low_rank").parts()
     merged = lors.merge(weight, keep, trained, alpha=6.0)
-    torch.testing.assert_close(x @ merged.T, lors.adapt(x, weight, keep, trained, alpha=6.0))
+    torch.testing.assert_close(x @ merged.T, lors.adapt(x, weight, Bits.of(keep), trained, alpha=6.0))
     assert torch.equal(merged != 0, keep)
     assert not lors.merge(torch.ones_like(weight), keep, trained)[~keep].any()
 
@@ -91,8 +92,8 @@ def test_it_keeps_its_inputs_and_nothing_else(slow, exact):
     x, weight, keep, trained, _ = slow("low_rank").parts()
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        lors.adapt(x, weight, keep, trained, masked_gradient=exact)
-    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in (x, weight, keep, *trained.values())}
+        lors.adapt(x, weight, Bits.of(keep), trained, masked_gradient=exact)
+    assert {t.data_ptr() for t in saved} == {t.data_ptr() for t in (x, weight, *trained.values())}
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -102,7 +103,7 @@ def test_bfloat16_and_checkpointing(slow, autocast, exact):
     kind = torch.float32 if autocast else torch.bfloat16
 
     def run(t, w):
-        return lors.adapt(t, w, keep, trained, masked_gradient=exact)
+        return lors.adapt(t, w, Bits.of(keep), trained, masked_gradient=exact)
 
     given = x.detach().to(kind).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
@@ -119,7 +120,7 @@ def test_backward_runs_outside_of_autocast_or_inside(slow):
     x, weight, keep, trained, gradient = slow("low_rank").parts(torch.float32)
 
     def gradients(inside):
-        y = lors.adapt(x, weight, keep, trained)
+        y = lors.adapt(x, weight, Bits.of(keep), trained)
         with torch.autocast("cpu", torch.bfloat16, enabled=inside):
             return torch.autograd.grad(y, (x, *trained.values()), gradient)
 
@@ -128,21 +129,21 @@ def test_backward_runs_outside_of_autocast_or_inside(slow):
 
 def test_a_gradient_of_the_gradient_is_refused(slow):
     x, weight, keep, trained, gradient = slow("low_rank").parts()
-    y = lors.adapt(x, weight, keep, trained)
+    y = lors.adapt(x, weight, Bits.of(keep), trained)
     with pytest.raises(RuntimeError, match="cannot be differentiated again"):
         torch.autograd.grad(y, x, gradient, create_graph=True)
 
 
 def test_a_frozen_first_input_needs_no_gradient(slow):
     x, weight, keep, trained, gradient = slow("low_rank").parts()
-    lors.adapt(x.detach(), weight, keep, trained).backward(gradient)
+    lors.adapt(x.detach(), weight, Bits.of(keep), trained).backward(gradient)
     assert trained["lora_A"].grad.any()
 
 
 def test_a_weight_that_asks_for_a_gradient_is_refused(slow):
     x, weight, keep, trained, gradient = slow("low_rank").parts()
     with pytest.raises(RuntimeError, match="frozen"):
-        lors.adapt(x, weight.requires_grad_(), keep, trained).backward(gradient)
+        lors.adapt(x, weight.requires_grad_(), Bits.of(keep), trained).backward(gradient)
 
 
 def test_attached_it_asks_for_gradients_and_merges_into_the_zeros():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from harness.tuning.bits import Bits
 from harness.tuning.methods import losa
 
 
@@ -22,7 +23,7 @@ def test_it_is_the_masked_product_of_the_slices_in_use(layer):
     x, weight, keep, trained = layer
     delta = 16 / 8 * (trained["lora_B"][:, :3] @ trained["lora_A"][:3]) * keep
     torch.testing.assert_close(
-        losa.adapt(x, weight, keep, trained, False), x @ (weight + delta).T, rtol=1e-4, atol=1e-5
+        losa.adapt(x, weight, Bits.of(keep), trained, False), x @ (weight + delta).T, rtol=1e-4, atol=1e-5
     )
     merged = losa.merge(weight, keep, trained)
     torch.testing.assert_close(merged, weight + delta)
@@ -31,17 +32,17 @@ def test_it_is_the_masked_product_of_the_slices_in_use(layer):
 
 def test_only_the_branch_has_dropout_and_only_in_training(layer):
     x, weight, keep, trained = layer
-    quiet, dropped = (losa.adapt(x, weight, keep, trained, training) for training in (False, True))
+    quiet, dropped = (losa.adapt(x, weight, Bits.of(keep), trained, training) for training in (False, True))
     assert not torch.allclose(quiet, dropped)
     trained["lora_B"].zero_()
-    torch.testing.assert_close(losa.adapt(x, weight, keep, trained, True), x @ weight.T)
+    torch.testing.assert_close(losa.adapt(x, weight, Bits.of(keep), trained, True), x @ weight.T)
 
 
 def test_slices_out_of_use_learn_nothing(layer):
     x, weight, keep, trained = layer
     for name in ("lora_A", "lora_B"):
         trained[name].requires_grad_(True)
-    losa.adapt(x, weight, keep, trained, False).square().sum().backward()
+    losa.adapt(x, weight, Bits.of(keep), trained, False).square().sum().backward()
     assert trained["lora_A"].grad[:3].all() and not trained["lora_A"].grad[3:].any()
     assert not trained["lora_B"].grad[:, 3:].any()
 

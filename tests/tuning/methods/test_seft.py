@@ -361,7 +361,7 @@ def test_under_autocast_a_layer_computes_in_bf16_with_float32_deltas(run, batche
         some = next(iter(it.attached.layers.values()))
         x = torch.randn(4, some.module.in_features)
         y = some.module(x)
-        merged = seft.merge(some.module.weight, some.keep, some.tensors)
+        merged = seft.merge(some.module.weight, some.keep[:], some.tensors)
         assert torch.equal(y, torch.nn.functional.linear(x.bfloat16(), merged.bfloat16()))
     assert y.dtype == torch.bfloat16 and some.tensors["values"].dtype == torch.float32
     assert some.tensors["values"].any()

@@ -6,13 +6,14 @@ from torch.nn.functional import dropout
 
 from harness import rooms
 from harness.problems import Problem
+from harness.tuning.bits import Bits
 from harness.tuning.methods import _masked_product, sparse_peft
 
 
 def test_training_begins_at_the_pruned_model(slow):
     x, weight, keep, _, _ = slow("low_rank").parts(torch.float32)
     trained = sparse_peft.prepare(weight, keep, rank=4)
-    torch.testing.assert_close(sparse_peft.adapt(x, weight, keep, trained, True), x @ weight.T)
+    torch.testing.assert_close(sparse_peft.adapt(x, weight, Bits.of(keep), trained, True), x @ weight.T)
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -23,7 +24,7 @@ def test_outputs_and_gradients_are_those_of_the_definition(slow, scaled, band, l
     plain = slow("low_rank")
     x, weight, keep, trained, gradient = plain.parts(lead=lead)
     inputs = (x, *trained.values())
-    y = sparse_peft.adapt(x, weight, keep, trained, True, alpha=6.0, scaled=scaled)
+    y = sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, alpha=6.0, scaled=scaled)
     expected = plain.masked(x, weight, keep, *trained.values(), 6 / 4 if scaled else 1)
     theirs = plain.gradients(expected, gradient, *inputs)
     torch.testing.assert_close(plain.gradients(y, gradient, *inputs), theirs, rtol=1e-10, atol=1e-10)
@@ -34,19 +35,21 @@ def test_dropout_is_on_the_adapter_alone(slow):
     x, weight, keep, trained, gradient = plain.parts()
     inputs = (x, *trained.values())
     torch.manual_seed(3)
-    ours = plain.gradients(sparse_peft.adapt(x, weight, keep, trained, True, alpha=6.0, dropout=0.5), gradient, *inputs)
+    ours = plain.gradients(
+        sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, alpha=6.0, dropout=0.5), gradient, *inputs
+    )
     torch.manual_seed(3)
     inner = dropout(x, 0.5)
     y = x @ weight.T + plain.masked(inner, torch.zeros_like(weight), keep, *trained.values(), 6 / 4)
     torch.testing.assert_close(ours, plain.gradients(y, gradient, *inputs), rtol=1e-10, atol=1e-10)
-    still = sparse_peft.adapt(x, weight, keep, trained, False, alpha=6.0, dropout=0.5)
-    torch.testing.assert_close(still, sparse_peft.adapt(x, weight, keep, trained, True, alpha=6.0))
+    still = sparse_peft.adapt(x, weight, Bits.of(keep), trained, False, alpha=6.0, dropout=0.5)
+    torch.testing.assert_close(still, sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, alpha=6.0))
 
 
 def test_merged_it_computes_the_same_and_its_zeros_stay(slow):
     x, weight, keep, trained, _ = slow("low_rank").parts()
     merged = sparse_peft.merge(weight, keep, trained, alpha=6.0)
-    torch.testing.assert_close(x @ merged.T, sparse_peft.adapt(x, weight, keep, trained, True, alpha=6.0))
+    torch.testing.assert_close(x @ merged.T, sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, alpha=6.0))
     assert torch.equal(merged != 0, keep)
 
 
@@ -58,10 +61,10 @@ def test_training_draws_a_rank_and_the_middle_one_is_merged(slow):
         return slow("low_rank").masked(x, weight, keep, a[:rank], b[:, :rank], 16 / 4)
 
     torch.manual_seed(0)
-    drawn = [sparse_peft.adapt(x, weight, keep, trained, True, ranks="4-3-2-1") for _ in range(40)]
+    drawn = [sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, ranks="4-3-2-1") for _ in range(40)]
     seen = {rank for rank in (4, 3, 2, 1) for y in drawn if torch.allclose(y, of(rank))}
     assert seen == {4, 3, 2, 1}
-    assert torch.allclose(sparse_peft.adapt(x, weight, keep, trained, False, ranks="4-3-2-1"), of(3))
+    assert torch.allclose(sparse_peft.adapt(x, weight, Bits.of(keep), trained, False, ranks="4-3-2-1"), of(3))
     assert torch.allclose(x @ sparse_peft.merge(weight, keep, trained, ranks="4-3-2-1").T, of(3))
 
 
