@@ -22,8 +22,6 @@ from harness.spec.sections import Tune
 if TYPE_CHECKING:
     from rich.console import Console
 
-LEAST_ZEROS = 0.1
-"""The share of zeros from which a layer counts as pruned: that of SquareHead's released code (arXiv:2310.06927)."""
 MASK, FILE = "keep.safetensors", "tune.json"
 
 
@@ -162,11 +160,10 @@ def _mask(source: Source, folder: Path) -> Path:
     from harness.pruning import keep
 
     model = models.load(source)
-    linears = [linear for block in models.blocks(model) for linear in block.linears]
-    keeps = {linear.name: linear.module.weight != 0 for linear in linears}
-    keeps = {name: mask for name, mask in keeps.items() if keep.sparsity({name: mask}) >= LEAST_ZEROS}
+    keeps = keep.from_zeros({each.name: each.module.weight for block in models.blocks(model) for each in block.linears})
     if not keeps:
-        raise Problem(f"no layer of this model has {LEAST_ZEROS:.0%} zeros", where=source.name, hint="prune it first")
+        what = f"no layer of this model has {keep.LEAST_ZEROS:.0%} zeros"
+        raise Problem(what, where=source.name, hint="prune it first")
     folder.mkdir(exist_ok=True)
     keep.save(folder, keeps)
     return folder

@@ -22,6 +22,8 @@ from harness.pruning.shares import full
 from harness.runs.shapes import header, weight_files
 
 FILE = "keep.safetensors"
+LEAST_ZEROS = 0.1
+"""The share of zeros from which a layer counts as pruned: that of SquareHead's released code (arXiv:2310.06927)."""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 """Floating-point types by their names in safetensors."""
 
@@ -146,6 +148,12 @@ def verify_written(folder: Path, keeps: Mapping[str, Tensor]) -> None:
                 del left[name]
     if left:
         raise Problem("this pruned layer is not in the written files", where=f"{folder}: {next(iter(left))}")
+
+
+def from_zeros(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the masks of the layers that count as pruned, by the zeros of their weights [out, in]."""
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    return {name: mask for name, mask in masks.items() if sparsity({name: mask}) >= LEAST_ZEROS}
 
 
 def sparsity(keeps: Mapping[str, Tensor]) -> float:

@@ -61,6 +61,13 @@ def prunes(section: Mapping[str, Any]) -> bool:
     return section["ramp"] is not None or bool(method.constants.get("PRUNES"))
 
 
+def begins_with_gradients(section: Mapping[str, Any]) -> bool:
+    """Says whether the method of a tune section looks at gradients before its first step."""
+    choice = rooms.resolve("method", section["method"])
+    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
+    return looks is not None and all(choice.options[option] == value for option, value in looks.items())
+
+
 def calibrates(options: Mapping[str, Any]) -> bool:
     """Says whether any method of a prune section is given statistics, gradients or losses of calibration data."""
     return bool(_needs(options) - WITHOUT_DATA)

@@ -49,12 +49,15 @@ def dense(source: Path | Source) -> Any:
     """Loads a model as `changeable` does, all of whose weights are about to be trained.
 
     Raises:
-        Problem: As `changeable`; or it is sparse, and its zeros would be filled.
+        Problem: As `changeable`; or layers of it are pruned, and their zeros would be filled.
     """
-    model, folder = changeable(source), _folder(source)
-    if folder is not None and (folder / keep.FILE).is_file():
+    model = changeable(source)
+    linears = [linear for block in models.blocks(model) for linear in block.linears]
+    if keeps := keep.from_zeros({linear.name: linear.module.weight for linear in linears}):
+        zeros = f"{keep.sparsity(keeps):.0%} zeros in {len(keeps)} layers"
+        what = f"this model is sparse: prepare would fill {zeros}"
         hint = "tune it with a method that keeps them (masked); or take the dense model that it was made from"
-        raise Problem("this model is sparse: prepare would fill its zeros", where=str(folder), hint=hint)
+        raise Problem(what, where=str(_folder(source) or source.name), hint=hint)
     return model
 
 

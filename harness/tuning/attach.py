@@ -12,6 +12,7 @@ from torch import BoolTensor, Tensor, nn
 
 from harness import rooms
 from harness.problems import Problem
+from harness.pruning import shares
 from harness.pruning.keep import Masks
 from harness.tuning import devices
 from harness.tuning.bits import Bits, pack
@@ -268,7 +269,7 @@ def _put_back(attached: Attached, name: str, layer: Layer, own: Tensor) -> None:
     with devices.whole({"weight": layer.module.weight, **layer.tensors}) as given:
         weight, tensors = given["weight"], {part: given[part] for part in layer.tensors}
         final = weight.detach().clone()
-        weight.copy_(devices.full(own)).mul_(layer.keep[:])
+        weight.copy_(shares.full(own)).mul_(layer.keep[:])
         change = final - attached.merge(weight, layer.keep[:], tensors)
         if change.count_nonzero():
             weight.add_(change)

@@ -40,6 +40,11 @@ class Bits:
     def __setitem__(self, rows: slice, keep: BoolTensor) -> None:
         self._packed[rows] = pack(keep)
 
+    def at(self, positions: Tensor) -> BoolTensor:
+        """Returns the mask at flat positions of the matrix, int64 [n]."""
+        rows, columns = positions // self.shape[1], positions % self.shape[1]
+        return (self._packed[rows, columns // 8] >> columns % 8 & 1).bool()
+
     def numbers(self, rows: slice, dtype: torch.dtype) -> Tensor:
         """Returns rows of the mask as 1 and 0 of a type, [rows, in]."""
         packed = self._packed[rows]

@@ -108,7 +108,8 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     state = torch.load(path, map_location="cpu", weights_only=True)
     own = model.state_dict()
     saved = state["model"]
-    if other := [name for name in own if name not in saved or saved[name].shape != own[name].shape]:
+    form = {name: (tensor.shape, tensor.dtype) for name, tensor in saved.items()}
+    if other := [name for name, tensor in own.items() if form.get(name) != (tensor.shape, tensor.dtype)]:
         what = f"the checkpoint is of another version of the harness: {other[0]} has another form there"
         raise Problem(what, where=str(path), hint="delete it to begin again from step 0")
     model.load_state_dict({name: devices.like(value, own[name]) for name, value in saved.items()})

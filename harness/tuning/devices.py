@@ -229,16 +229,11 @@ def whole(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     Args:
         tensors: By name, shared out or not.
     """
-    given = {name: full(tensor) for name, tensor in tensors.items()}
+    given = {name: shares.full(tensor) for name, tensor in tensors.items()}
     yield given
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
             shares.put(given[name], tensor)
-
-
-def full(tensor: Tensor) -> Tensor:
-    """Returns the whole of a tensor of which every process has a share; all of them must ask."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(state: Any, keeps: bool) -> Any:

@@ -29,6 +29,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from harness.problems import Problem
+from harness.pruning import shares
 from harness.tuning import attach, devices
 from harness.tuning.attach import DENSE, Attached
 from harness.tuning.forward import positions, unwrapped
@@ -119,7 +120,7 @@ def train(
         means, whole = _backward(model, objective, batches, accelerator, step)
         devices.check_reached(model, trained)
         devices.draw(accelerator, seed, step, None)
-        norm = devices.full(accelerator.clip_grad_norm_(trained, math.inf if clip is None else clip))
+        norm = shares.full(accelerator.clip_grad_norm_(trained, math.inf if clip is None else clip))
         values, norm = _finite(means, norm, accelerator, step)
         optimizer.step()
         optimizer.zero_grad()

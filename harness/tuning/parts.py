@@ -19,6 +19,7 @@ from torch import BoolTensor, nn
 from harness import rooms
 from harness.memory import peak, reset_peak
 from harness.pruning.keep import Masks
+from harness.runs.decides import begins_with_gradients
 from harness.tuning import attach, devices, reconstruction
 from harness.tuning.attach import Attached
 from harness.tuning.batches import Collate, batches
@@ -77,16 +78,16 @@ def begin(
     Raises:
         Problem: The models or the method cannot do what is asked of them.
     """
-    place = accelerator.device
+    place, looks = accelerator.device, bool(keeps or ramp) and begins_with_gradients(options)
     for each in (model, teacher):
-        if each is not None and (ramp or _looks(options, keeps) or not devices.shares_out(accelerator)):
+        if each is not None and (ramp or looks or not devices.shares_out(accelerator)):
             each.to(place)
     devices.recompute(model, options["recompute"])
     aim = objective(rooms.resolve_terms("loss", options["loss"]), model, teacher)
     size, seed = options["batch_size"], options["seed"]
     of = batches(features, collate, batch_size=size, micro_batch=size // options["accumulation"], seed=seed)
     keeps = _dense_masks(model, ramp) if ramp else keeps
-    gradients, cost = _gradients(model, aim, of, accelerator, options, len(features), keeps or {})
+    gradients, cost = _gradients(model, aim, of, accelerator, options, len(features), keeps) if looks else ({}, {})
     attached = attach.attach(model, keeps, options["method"], gradients, place) if keeps else attach.DENSE
     dense = reconstruction.outputs(model, ramp.batches) if ramp and attached.allot else []
     for each in (model, aim.teacher):
@@ -125,24 +126,13 @@ def _gradients(
     rows: int,
     keeps: Mapping[str, BoolTensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Returns the mean gradients that the method's `prepare` looks at, if it does, and what they cost."""
-    if not _looks(options, keeps):
-        return {}, {}
+    """Returns the mean gradients that the method's `prepare` looks at, and what they cost."""
     choice = rooms.resolve("method", options["method"])
     samples, begun = min(choice.options["samples"], rows), time.perf_counter()
     reset_peak(accelerator.device)
     found = mean_gradients(model, aim, of, accelerator, list(keeps), samples)
     cost = {"samples": samples, "seconds": time.perf_counter() - begun, "peak_memory_bytes": peak(accelerator.device)}
     return found, {"gradient": cost}
-
-
-def _looks(options: Mapping[str, Any], keeps: Mapping[str, BoolTensor] | None) -> bool:
-    """Says whether the method begins with gradients."""
-    if not keeps:
-        return False
-    choice = rooms.resolve("method", options["method"])
-    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
-    return looks is not None and all(choice.options[option] == value for option, value in looks.items())
 
 
 def _optimizer(model: nn.Module, options: Mapping[str, Any], aged: bool) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.tuning.aged import AgedAdamW
+from harness.tuning.bits import Bits
 
 
 def exchange(indices, values, candidates, sums, share):
@@ -102,7 +103,7 @@ def run(method, weight, keep, steps, *, noise=1.0, micro=1, seed=0, lr=0.02, **o
     optimizer = AgedAdamW([values], lr=lr)
     for step in range(1, steps + 1):
         for _ in range(micro):
-            y = taken("adapt", torch.eye(weight.shape[1]), weight, keep, trained)
+            y = taken("adapt", torch.eye(weight.shape[1]), weight, Bits.of(keep), trained)
             slope = curve * (y.detach().T - target) + noise * torch.randn(weight.shape, generator=generator)
             y.backward(slope.T / micro)
         optimizer.step()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from harness import rooms
-from harness.runs.decides import CALIBRATION, SEARCH, calibrates, is_judged, split
+from harness.runs.decides import CALIBRATION, SEARCH, begins_with_gradients, calibrates, is_judged, split
 from harness.spec.sections import Prune, Tune
 
 VERBS = {"criterion": "score", "solver": "solve", "refiner": "refine", "allocation": "allocate"}
@@ -55,6 +55,13 @@ def test_calibration_decides_where_a_method_looks_at_data(section, needs, looks)
     assert calibrates(options) == looks
     assert set(CALIBRATION) <= (decides if looks else handling).keys()
     assert {**decides, **handling}.keys() == options.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "begins"), [("lors", True), ("lors:init=kaiming", False), ("lora", False), ("masked", False)]
+)
+def test_a_method_begins_with_gradients_where_its_options_say_so(method, begins):
+    assert begins_with_gradients({"method": method}) == begins
 
 
 @pytest.mark.parametrize(("needs", "searches"), [("layers sparsity norms", False), ("layers sparsity judge", True)])

@@ -30,6 +30,13 @@ def test_what_is_put_goes_to_the_packed_tensor_and_what_was_taken_stays():
     assert not before.any()
 
 
+def test_single_positions_are_those_of_the_flat_mask():
+    keep = torch.rand(7, 13, generator=torch.Generator().manual_seed(0)) < 0.5
+    positions = torch.arange(90, 0, -3)
+    found = Bits.of(keep).at(positions)
+    assert found.dtype == torch.bool and torch.equal(found, keep.view(-1)[positions])
+
+
 def test_a_transposed_mask_can_be_put():
     keep = torch.rand(9, 6) < 0.5
     assert torch.equal(Bits.of(keep.T)[:], keep.T)

@@ -58,10 +58,13 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, at):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
 
 
-def test_a_checkpoint_of_another_form_is_refused_by_the_tensors_name(tmp_path):
+@pytest.mark.parametrize("before", [None, torch.ones(2, 8, dtype=torch.bool), torch.ones(2, 1, dtype=torch.bool)])
+def test_a_checkpoint_of_another_form_is_refused_by_the_tensors_name(tmp_path, before):
     model, optimizer = made(0)
+    if before is not None:
+        model[1].register_buffer("keep", before)
     path = checkpoint.save(tmp_path, 3, model, optimizer)
-    model[1].register_buffer("keep", torch.zeros(2, 1))
+    model[1].register_buffer("keep", torch.ones(2, 1, dtype=torch.uint8))
     with pytest.raises(Problem, match=r"another version of the harness: 1\.keep"):
         checkpoint.load(path, model, optimizer)
 

@@ -7,7 +7,7 @@ import torch
 
 from harness import rooms
 from harness.problems import Problem
-from harness.pruning import keep
+from harness.pruning import keep, shares
 from harness.tuning import attach, devices, loop
 from harness.tuning.objective import measure, objective
 from harness.tuning.optimizer import adamw
@@ -103,7 +103,7 @@ def test_in_one_process_nothing_is_gathered_or_drawn_anew(monkeypatch):
     state = torch.get_rng_state()
     devices.draw(accelerator, 0, 3, 0)
     assert torch.equal(state, torch.get_rng_state())
-    assert devices.total(x) is x and devices.full(x) is x and devices.like(x, x) is x
+    assert devices.total(x) is x and shares.full(x) is x and devices.like(x, x) is x
     assert devices.gathered([[1, 2]], accelerator) == [[[1, 2]]] and devices.said(accelerator) == {}
     assert devices.agreed(True, accelerator) and not devices.agreed(False, accelerator)
     with devices.whole({"x": x}) as tensors:

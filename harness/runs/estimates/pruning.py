@@ -240,7 +240,7 @@ def _tokens(options: Mapping[str, Any]) -> tuple[int, int]:
     """Returns the calibration tokens, and those of one example; of rows of token ids, the first one's."""
     length = _length(options["task"])
     data = _parse(options["data"])
-    if data.name == "jsonl":
+    if data.name in ("jsonl", "jsonl_pairs"):
         length = _first(Path(data.options["path"]), length)
     return options["samples"] * length, length
 
@@ -257,7 +257,8 @@ def _first(file: Path, length: int) -> int:
 
     try:
         with file.expanduser().open(encoding="utf8") as lines:
-            return len(json.loads(next(lines)).get("input_ids") or range(length))
+            row = json.loads(next(lines))
+            return len(row.get("input_ids") or row.get("source_ids") or range(length))
     except (OSError, ValueError, RuntimeError, StopIteration, AttributeError):  # told when the file is opened
         return length
 

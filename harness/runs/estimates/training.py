@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from harness import rooms
 from harness.problems import Problem
 from harness.runs import shapes
+from harness.runs.decides import begins_with_gradients
 from harness.runs.estimates import pruning
 from harness.runs.estimates.figures import DISK, PROCESS, START, TOKENS, Estimate, on_gpu
 from harness.runs.processes import ALONE, Processes
@@ -114,11 +115,7 @@ def _begins_whole(options: Mapping[str, Any]) -> bool:
     """Says whether a model is whole where it trains before it is shared out: on a CPU always; see `tuning/parts.py`."""
     if not on_gpu() or "prune" in options:
         return True
-    if "method" not in options:
-        return False
-    choice = rooms.resolve("method", options["method"])
-    looks = rooms.ROOMS["method"].method(choice.name).constants.get("GRADIENT")
-    return looks is not None and all(choice.options[option] == value for option, value in looks.items())
+    return "method" in options and begins_with_gradients(options)
 
 
 def _activations(options: Mapping[str, Any], model: Shapes, processes: int) -> float:

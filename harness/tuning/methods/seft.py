@@ -123,7 +123,7 @@ def adapt(
     """
     values, indices = trained["values"], trained["indices"]
     if initial == "all":
-        values = values * keep[:].view(-1)[indices.long()]
+        values = values * keep.at(indices.long())
     watch = partial(_watch, keep=keep, kept=trained, reactivate=reactivate, sensitivity=sensitivity)
     return _deltas.linear(x, weight, values, indices, trained["count"], watch)
 

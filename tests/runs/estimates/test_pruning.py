@@ -204,10 +204,14 @@ def test_gram_matrices_of_all_blocks_wait_for_the_scores_on_the_cpu(monkeypatch,
     assert take(tmp_path, **how, allocation="global_threshold").memory < scored - plain
 
 
-def test_rows_of_ids_say_how_long_they_are(folders, tmp_path):
+@pytest.mark.parametrize(
+    ("data", "column", "task"),
+    [("jsonl", "input_ids", "language_modelling"), ("jsonl_pairs", "source_ids", "text_to_text")],
+)
+def test_rows_of_ids_say_how_long_they_are(folders, tmp_path, data, column, task):
     path = tmp_path / "ids.jsonl"
-    path.write_text(json.dumps({"input_ids": [1] * 256}) + "\n")
-    ids = take(folders["llama"], criterion="wanda", data=f"jsonl:path={path}", samples=10**5)
+    path.write_text(json.dumps({column: [1] * 256, "target_ids": [1]}) + "\n")
+    ids = take(folders["llama"], criterion="wanda", data=f"{data}:path={path}", task=task, samples=10**5)
     assert ids == take(folders["llama"], criterion="wanda", task="language_modelling:length=256", samples=10**5)
 
 
