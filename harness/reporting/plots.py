@@ -184,8 +184,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, values: Sequence[str], comparison: Co
             beside = {row: place + shift for row, place in places.items()}
             _line(axes, points, value, beside, _look(arm, arms, ink) | unordered, alone=len(values) == 1)
     for dense in rows[rows["baseline"] == DENSE].itertuples():
+        color = _look(dense.arm, arms, ink)["color"] if _several_dense(rows) else ink.text
         for value in values:
-            _level(axes, dense, value, ink)
+            _level(axes, dense, value, color)
     _axis(axes, rows, values, places, comparison, beside=max(shifts, default=0.0))
     _scale(axes, rows[list(values)].to_numpy().ravel())
 
@@ -203,14 +204,20 @@ def _line(axes: Axes, points: pd.DataFrame, value: str, places: Mapping[str, flo
         axes.errorbar(x, points["paper"], yerr=points["spread"], capsize=6, elinewidth=1.2, zorder=4, **hollow)
 
 
-def _level(axes: Axes, dense: Any, value: str, ink: Ink) -> None:
+def _several_dense(rows: pd.DataFrame) -> bool:
+    """Says whether each arm has a dense model of its own, whose line then has the arm's colour."""
+    dense = set(rows.loc[rows["baseline"] == DENSE, "arm"])
+    return len(dense) > 1 and dense <= set(_arms(rows))
+
+
+def _level(axes: Axes, dense: Any, value: str, color: str) -> None:
     """Draws the dense model as a horizontal line, ours with its error as a band, the paper's dotted."""
     level = getattr(dense, value)
     if math.isnan(level):
         return
-    axes.axhline(level, color=ink.text, linewidth=1.2, linestyle="-" if value == "mean" else ":", zorder=2)
+    axes.axhline(level, color=color, linewidth=1.2, linestyle="-" if value == "mean" else ":", zorder=2)
     if value == "mean" and not math.isnan(dense.error):
-        axes.axhspan(level - dense.error, level + dense.error, color=ink.text, alpha=0.08, linewidth=0, zorder=1)
+        axes.axhspan(level - dense.error, level + dense.error, color=color, alpha=0.08, linewidth=0, zorder=1)
 
 
 def _axis(
@@ -256,10 +263,11 @@ def _legend(rows: pd.DataFrame, ink: Ink) -> list[Line2D]:
     seen = [arm for arm in arms if (drawn["arm"] == arm).any()]
     handles = [Line2D([], [], label=arm.replace(ONE_SHOT, "one-shot"), **_look(arm, arms, ink)) for arm in seen]
     dense = drawn[drawn["baseline"] == DENSE]
+    color, own = (ink.muted, " (its arm's colour)") if _several_dense(rows) else (ink.text, "")
     if dense["mean"].notna().any():
-        handles.append(Line2D([], [], color=ink.text, linewidth=1.2, label="dense"))
+        handles.append(Line2D([], [], color=color, linewidth=1.2, label=f"dense{own}"))
     if dense["paper"].notna().any():
-        handles.append(Line2D([], [], color=ink.text, linewidth=1.2, linestyle=":", label="dense, the paper's"))
+        handles.append(Line2D([], [], color=color, linewidth=1.2, linestyle=":", label="dense, the paper's"))
     if drawn.loc[drawn["baseline"] != DENSE, "paper"].notna().any():
         hollow = {"marker": "o", "linestyle": "none", "label": "hollow: the paper's"}
         handles.append(Line2D([], [], color=ink.muted, **hollow, **_HOLLOW))

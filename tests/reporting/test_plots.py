@@ -54,6 +54,18 @@ def test_the_dense_model_is_a_horizontal_line_and_the_papers_is_dotted(make):
     assert levels(axes) == {30.0: "-", 25.9: ":"}
 
 
+def test_each_arm_has_the_line_of_its_own_dense_model_in_its_colour(make, samples):
+    text = samples.YAML.partition("reference:")[0].replace("tune: {", "tune: {loss: cross_entropy, ")
+    losses = text[text.index("  tune.loss:") : text.index("seeds:")]
+    text = text.replace(losses, "  task: {one: 'translation:beams=1', five: 'translation:beams=5'}\n")
+    figure = plots.draw(make(text=text), BLEU)
+    (axes,) = figure.axes
+    across = {to_hex(line.get_color()) for line in axes.lines if list(line.get_xdata()) == [0, 1]}
+    arms = {to_hex(container[0].get_color()) for container in axes.containers}
+    assert len(across) == 2 and across <= arms
+    assert "dense (its arm's colour)" in [label.get_text() for label in figure.legends[0].get_texts()]
+
+
 def test_numbers_of_another_model_get_their_own_panel_and_scale(make):
     ours, theirs = plots.draw(make(scale="tiny"), BLEU).axes
     assert not any(hollow for _, hollow in lines(ours))
