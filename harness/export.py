@@ -140,17 +140,35 @@ def _export_packed(
 
     from harness.inference import storage, swap
 
+    output = None if head == KEEP else _output(model, head)
     _describe(model, processor, folder)
     names = swap.prunable(model)
     packed = {name: _packed(name, model.get_submodule(name), format, precision, group) for name in names}
-    if head != KEEP:
-        if (output := swap.head(model)) is None:
-            raise Problem(f"{type(model).__name__} has no linear output layer", where=f"--head {head}", hint="keep it")
+    if output is not None:
         packed[output] = _packed(output, model.get_submodule(output), "dense", head, 0)
     storage.save(folder / PACKED, packed)
     weights = {model.get_submodule(name).weight.data_ptr() for name in packed}
     rest = {name: _short(tensor) for name, tensor in _once(model.state_dict()) if tensor.data_ptr() not in weights}
     save_file(rest, folder / REST, {"format": "pt"})
+
+
+def _output(model: nn.Module, head: str) -> str:
+    """Returns the name of the output layer, which is to be rounded.
+
+    Raises:
+        Problem: There is no linear one, or an embedding tied to it does more than `embedding.factor` knows.
+    """
+    from harness.inference import swap
+    from harness.inference.embedding import tied
+
+    output = swap.head(model)
+    if output is None:
+        raise Problem(f"{type(model).__name__} has no linear output layer", where=f"--head {head}", hint="keep it")
+    for name, factor in tied(model, output).items():
+        if factor is None:
+            what = f"{name}, tied to the output layer, does more than to look up rows and to scale them"
+            raise Problem(what, where=f"--head {head}", hint="keep it")
+    return output
 
 
 def _short(tensor: Tensor) -> Tensor:

@@ -7,8 +7,10 @@
     sha256     of every other file
 
 Packed folders are checked against it whenever they are loaded, every byte: no digest is remembered, so damage that
-leaves a file's size and time alone is found, too. The sums are computed beside the reading, which leaves cores idle, of
-the very pages that are read: files are mapped.
+leaves a file's size and time alone is found, too. The sums are computed beside the reading, which leaves cores idle.
+
+What is checked is what the files hold then: they stay mapped (`inference.mapped`), so nothing may be written into them
+while a model of theirs lives. They may be deleted, or others put in their place, as `harness export` does.
 """
 
 from __future__ import annotations
@@ -16,8 +18,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import mmap
-import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,7 +85,8 @@ def described(folder: Path) -> dict[str, Any]:
 def verifying(folder: Path) -> Iterator[dict[str, Any]]:
     """Compares a packed folder's files with their sums while they are read; gives what the folder says of itself.
 
-    What is read may be used when this ends. A problem that a damaged file led to meanwhile is replaced by its cause.
+    What is read may be used when this ends, as long as nobody writes into the files. A problem that a damaged file led
+    to meanwhile is replaced by its cause.
 
     Raises:
         Problem: A file is not here, or is not what was written; or as `described`.
@@ -108,13 +109,10 @@ def verifying(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _sum(path: Path) -> str:
-    """Returns a file's sha256, computed at one go: between two parts a thread would wait for the interpreter."""
+    """Returns a file's sha256; it is read, for a page of a mapped file that cannot be read ends the process."""
     try:
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:  # which no system maps
-                return hashlib.sha256().hexdigest()
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return hashlib.sha256(content).hexdigest()
+        with path.open("rb", buffering=0) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise Problem(f"this file cannot be read: {error.strerror}", where=str(path)) from error
 

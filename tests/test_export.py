@@ -269,6 +269,14 @@ def test_a_config_of_another_model_is_a_problem(changes, said, dense, made, tmp_
         weights.load(tmp_path, dense=dense)
 
 
+def test_a_model_without_an_output_layer_is_told_so_first(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(swap, "head", lambda model: None)
+    monkeypatch.setattr(export, "_packed", lambda *_: pytest.fail("a layer was packed"))
+    with pytest.raises(Problem, match="LlamaForCausalLM has no linear output layer"):
+        export.export(*made["llama"], tmp_path, "bitmask", head="int8")
+    assert not list(tmp_path.iterdir())
+
+
 def test_onnx_says_what_to_install(made, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Problem, match="pip install onnx onnxscript"):

@@ -7,8 +7,8 @@ the system's cache. A load ends with a model that can be called, all of whose we
 maps a file into memory and reads nothing yet has not loaded it.
 
 Bytes are of the safetensors files. `linears` are those of the prunable linears alone: what is not packed, the embedding
-first of all, is a third of a small model and little of a large one. It is 16 bits where it was published so; with
-`+head` it is rounded to int8, as the output layer is that it is tied to.
+first of all, is a third of a small model and little of a large one. It is bfloat16 where it was published so;
+with `+head` it is rounded to int8, as the output layer is that it is tied to.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ def parsed(text: str) -> tuple[str, str, str]:
     from harness import export
     from harness.exported import GRAPH, PLAIN
 
-    form, plus, head = text.partition("+")
+    form, _, head = text.partition("+")
     format, _, precision = form.rpartition(":")
-    if not format or head != plus.replace("+", "head"):
+    if not format or text not in (form, f"{form}+head"):
         raise Problem(f"cannot read the form {text!r}", hint="write FORMAT:PRECISION, as in bitmask:int8")
     export.check(format, precision)
     if format in (PLAIN, GRAPH):

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from harness import exported, models, oneoff, rooms
+from harness import export, exported, models, oneoff, rooms
 from harness.inference import roofline, swap
 from harness.inference.baseline import baseline, own_dense
 from harness.inference.left_out import left_out, sentence
@@ -158,11 +158,12 @@ def break_even(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def forms(engines: Sequence[str]) -> list[tuple[str, str]]:
-    """Returns the forms on disk that go with engines, format and precision: the plain one, and the packed ones."""
+def forms(engines: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Returns the forms on disk that go with engines, format, precision and head: the plain one, and packed ones."""
     chosen = [rooms.resolve("engine", text) for text in engines]
-    named = [(each.options["format"], each.options["precision"]) for each in chosen if each.name == "packed"]
-    return list(dict.fromkeys([(exported.PLAIN, "fp32"), *named]))
+    packed = [each.options for each in chosen if each.name == "packed"]
+    named = [(options["format"], options["precision"], options["head"]) for options in packed]
+    return list(dict.fromkeys([(exported.PLAIN, "fp32", export.KEEP), *named]))
 
 
 def tables(said: Mapping[str, Any]) -> str:

@@ -14,25 +14,38 @@ class PackedEmbedding(nn.Module):
 
     Args:
         layer: Packed dense.
+        factor: What a row is multiplied by.
     """
 
-    def __init__(self, layer: PackedLinear) -> None:
+    def __init__(self, layer: PackedLinear, factor: float = 1.0) -> None:
         super().__init__()
-        self.width = layer.in_features
+        self.width, self.factor = layer.in_features, factor
         self.register_buffer("values", layer.values)
         self.register_buffer("scales", layer.scales if "scales" in layer.names else None)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Returns fp32 [..., width] for the numbers of tokens [...]."""
-        scales = None if self.scales is None else self.scales[tokens.flatten()]
-        return decode(self.values[tokens.flatten()], scales)[:, : self.width].reshape(*tokens.shape, self.width)
+        """Returns fp32 [..., width] for the numbers of tokens [...].
+
+        Raises:
+            IndexError: There is no such token.
+        """
+        rows = tokens.flatten()
+        scales = None if self.scales is None else self.scales.index_select(0, rows)
+        found = decode(self.values.index_select(0, rows), scales)[:, : self.width] * self.factor
+        return found.reshape(*tokens.shape, self.width)
 
 
-def tied(model: nn.Module, output: str) -> list[str]:
-    """Returns the names, all that it goes by, of each embedding whose weight is that of the output layer."""
+def tied(model: nn.Module, output: str) -> dict[str, float | None]:
+    """Returns each embedding whose weight is that of the output layer, by all names that it goes by: its `factor`."""
     weight = model.get_submodule(output).weight
     modules = model.named_modules(remove_duplicate=False)
-    return [name for name, module in modules if isinstance(module, nn.Embedding) and module.weight is weight]
+    return {name: factor(each) for name, each in modules if isinstance(each, nn.Embedding) and each.weight is weight}
+
+
+def factor(embedding: nn.Embedding) -> float | None:
+    """Returns what an embedding multiplies its rows by, `embed_scale` in transformers; None where it may do more."""
+    scale = 1.0 if type(embedding).forward is nn.Embedding.forward else getattr(embedding, "embed_scale", None)
+    return None if scale is None else float(scale)
 
 
 def as_stored(codes: Tensor) -> Packed:

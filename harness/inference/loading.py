@@ -39,7 +39,7 @@ def timed(load: Callable[[], nn.Module]) -> tuple[nn.Module, float]:
     return model, time.perf_counter() - begin
 
 
-def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], scratch: Path) -> list[dict[str, Any]]:
+def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, ...]], scratch: Path) -> list[dict[str, Any]]:
     """Writes a model in several forms and loads each three times, as `timed` does.
 
     The files have just been written, so they are read from the system's cache, not from the disk.
@@ -47,24 +47,25 @@ def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, str]], 
     Args:
         model: Dense float32 weights.
         processor: Its processor.
-        forms: Format and precision of each.
+        forms: Format, precision and head of each; the head is kept where it is left out.
         scratch: A folder for them.
 
     Returns:
-        Of each form `bytes_on_disk` (weights alone), `bytes_in_memory` and `load_seconds`, the median.
+        Of each form what it is, `bytes_on_disk` (weights alone), `bytes_in_memory` and `load_seconds`, the median.
     """
     said = []
-    for format, precision in forms:
+    for form in forms:
+        named = dict(zip(("format", "precision", "head"), form, strict=False))
         folder = Path(tempfile.mkdtemp(dir=scratch))
-        export.export(model, processor, folder, format, precision)
+        export.export(model, processor, folder, **named)
+        load = models.load if named["format"] == PLAIN else weights.load
         seconds = []
         for _ in range(REPEATS):
-            loaded, took = timed(lambda: models.load(folder) if format == PLAIN else weights.load(folder))  # noqa: B023
+            loaded, took = timed(lambda: load(folder))  # noqa: B023
             seconds.append(took)
         said.append(
             {
-                "format": format,
-                "precision": precision,
+                **named,
                 "bytes_on_disk": size(folder),
                 "bytes_in_memory": roofline.in_memory(loaded),
                 "load_seconds": statistics.median(seconds),

@@ -24,6 +24,9 @@ TYPES = {
 def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Returns a file's metadata and tensors; where these are written to, they change in this process alone.
 
+    As long as one of them lives, nothing may be written into the file: they would change with it, and where it was cut,
+    or cannot be read, their use ends the process.
+
     Raises:
         ValueError: It is no such file, or not whole.
         OSError: It cannot be read.
@@ -33,9 +36,9 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     begin = 8 + int.from_bytes(content[:8], "little")
     try:
         header = json.loads(content[8:begin])
-        metadata = header.pop("__metadata__", {})
+        metadata = dict(header.pop("__metadata__", {}))
         return metadata, {name: _tensor(content, begin, **about) for name, about in header.items()}
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"its header cannot be read: {error}") from error
 
 

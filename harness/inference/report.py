@@ -127,7 +127,6 @@ def loaded(forms: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| form | MiB on disk | MiB in memory | load, s |", "| --- | ---: | ---: | ---: |"]
     for form in forms:
         disk, memory = (form[key] / MIB for key in ("bytes_on_disk", "bytes_in_memory"))
-        lines.append(
-            f"| {form['format']} {form['precision']} | {disk:.1f} | {memory:.1f} | {form['load_seconds']:.2f} |"
-        )
+        name = f"{form['format']} {form['precision']}" + (", int8 head" if form.get("head") == "int8" else "")
+        lines.append(f"| {name} | {disk:.1f} | {memory:.1f} | {form['load_seconds']:.2f} |")
     return "\n".join([*lines, "", "Loading is the median of three, from the system's cache of files."]) + "\n"

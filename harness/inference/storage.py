@@ -52,8 +52,8 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
         raise Problem("there are no packed weights here", where=str(path))
     try:
         metadata, tensors = mapped.read(path)
-        said = json.loads(metadata.get(_KEY, "{}"))
-    except (OSError, ValueError) as error:
+        said = dict(json.loads(metadata.get(_KEY, "{}")))
+    except (OSError, TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if said.get("version") != VERSION:
         what = f"packed weights of version {said.get('version', 'none')}; this harness reads version {VERSION}"

@@ -62,10 +62,15 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
         folder: What `export` wrote.
         dense: Expand the packed weights, so that every engine can have them; rounded ones stay rounded, on their grids.
 
+    Returns:
+        The model. Weights that need no other form than they are stored in stay in the files, which the system maps:
+        nothing may be written into these while the model lives (`exported`). Its `tie_weights`, unless it is dense,
+        changes nothing: what shares weights shares them packed, and what its file has apart stays apart.
+
     Raises:
         Problem: The folder is not whole, or not what was written.
     """
-    with exported.verifying(folder) as said:  # beside all this
+    with exported.verifying(folder) as said:
         model = _skeleton(folder)
         state, names, output = model.state_dict(), swap.prunable(model), swap.head(model)
         packed, rest = storage.load(folder / PACKED, summed=True), _rest(folder, state)
@@ -86,27 +91,36 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
             for name, layer in last.items():
                 swap.put(model, name, swap.weightless(layer))
             native.install(model)
+            model.tie_weights = _tie_nothing
     return model.eval()
+
+
+def _tie_nothing(*_: Any, **__: Any) -> None:
+    """Stands for a model's `tie_weights`, which looks for weights that are packed."""
 
 
 def _output(
     model: nn.Module, output: str, packed: Mapping[str, Packed], rest: dict[str, Tensor]
 ) -> dict[str, nn.Module]:
-    """Takes the output layer from what is not packed, if its weights are of 8 or 16 bits: they stay as they are stored.
+    """Takes the output layer out of what is filled in as float32, where its weights stay as they are stored.
+
+    They do so in int8, and in bfloat16 if the file has one matrix for the layer and for all embeddings that the config
+    ties to it, and `embedding.factor` knows these. Others become float32: those published in fp16, which is how they
+    are written, and bfloat16 of a T5 v1.1, whose config ties what its file has apart.
 
     Returns:
-        By name, the layer and the embeddings that share its weights; nothing where it is as dense as any other.
+        By name, the layer and the embeddings that share its weights; nothing where they become float32.
     """
-    sharing = [output, *tied(model, output)]
-    own = [name for name in sharing if f"{name}.weight" in rest]
+    shared = tied(model, output)
+    own = [name for name in (output, *shared) if f"{name}.weight" in rest]
     if output in packed:
-        held, sharing = packed[output], sharing[:1] if own else sharing
-    elif len(own) == 1 and rest[f"{own[0]}.weight"].dtype == torch.bfloat16:
+        held, shared = packed[output], {} if own else shared
+    elif len(own) == 1 and rest[f"{own[0]}.weight"].dtype == torch.bfloat16 and None not in shared.values():
         held = as_stored(rest.pop(f"{own[0]}.weight"))
     else:
         return {}
     layer = PackedLinear(held, rest.pop(f"{output}.bias", None))
-    return {output: layer, **{name: PackedEmbedding(layer) for name in sharing[1:]}}
+    return {output: layer, **{name: PackedEmbedding(layer, factor) for name, factor in shared.items()}}
 
 
 def _check_form(folder: Path, said: Mapping[str, Any], name: str, packed: Packed, output: str | None) -> None:
@@ -166,8 +180,8 @@ def _fill(
     report = model.load_state_dict(cast, strict=False, assign=True)
     own = tuple(f"{name}." for name in layers)
     absent = {name for name in report.missing_keys if not name.startswith(own)}
-    if absent:  # what the file has twice is not tied
-        model.tie_weights(missing_keys=absent)
+    if absent:  # what the file has twice is not tied; what is packed is missing, too, and holds nothing to compare with
+        model.tie_weights(missing_keys=set(report.missing_keys))
     lacking = sorted(name for name in absent if state[name].data_ptr() not in filled)
     if lacking or report.unexpected_keys:
         what = f"{REST} lacks {', '.join(lacking[:3])}" if lacking else f"{REST} has {report.unexpected_keys[0]}"

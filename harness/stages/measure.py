@@ -48,10 +48,10 @@ def run(job: Job) -> Iterator[Progress]:
         (job.folder / name).write_text(text, encoding="utf8")
 
 
-def form(engine: str) -> list[tuple[str, str]]:
-    """Returns format and precision of the file that goes with an engine; nothing for one that packs no weights."""
+def form(engine: str) -> list[tuple[str, str, str]]:
+    """Returns format, precision and head of the file that goes with an engine; nothing where it packs no weights."""
     options = rooms.resolve("engine", engine).options
-    return [(options["format"], options["precision"])] if "format" in options else []
+    return [(options["format"], options["precision"], options["head"])] if "format" in options else []
 
 
 def scores(report: Mapping[str, Any], engine: str) -> dict[str, Score]:

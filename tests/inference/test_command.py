@@ -11,6 +11,7 @@ from harness import models, rooms
 from harness.inference import command
 from harness.inference.baseline import DENSE, own_dense
 from harness.inference.command import Sweep, break_even, forms, sparser, sweeping
+from harness.inference.loading import loading
 from harness.inference.measure import Setting
 from harness.inference.swap import prunable
 from harness.problems import Problem
@@ -100,13 +101,23 @@ def test_every_combination_is_measured_in_its_turn(monkeypatch):
 @pytest.mark.parametrize(
     ("engines", "expected"),
     [
-        (["torch_csr"], [("hf-dense", "fp32")]),
-        (["packed", "packed:join=false"], [("hf-dense", "fp32"), ("auto", "fp32")]),
-        (["packed:format=slot,precision=int8"], [("hf-dense", "fp32"), ("slot", "int8")]),
+        (["torch_csr"], []),
+        (["packed", "packed:join=false"], [("auto", "fp32", "keep")]),
+        (["packed:format=slot,precision=int8,head=int8"], [("slot", "int8", "int8")]),
     ],
 )
 def test_a_packed_engine_has_its_form_on_disk(engines, expected):
-    assert forms(engines) == expected
+    assert forms(engines) == [("hf-dense", "fp32", "keep"), *expected]
+
+
+def test_the_output_layer_is_written_as_the_engine_has_it(tiny_models, tmp_path):
+    model, processor = tiny_models.tiny("llama")
+    engines = ["packed:format=bitmask", "packed:format=bitmask,head=int8"]
+    _, kept, rounded = loading(model, processor, forms(engines), tmp_path)
+    assert (kept["head"], rounded["head"]) == ("keep", "int8")
+    saved = model.lm_head.weight.numel() * 3 - 4 * len(model.lm_head.weight)
+    assert kept["bytes_in_memory"] - rounded["bytes_in_memory"] == pytest.approx(saved, rel=0.1)
+    assert rounded["bytes_on_disk"] < kept["bytes_on_disk"]
 
 
 def test_forms_are_written_of_the_model_at_each_sparsity(tiny_models, tmp_path):

@@ -47,6 +47,9 @@ def test_a_cut_file_is_no_such_file(written, kept):
         b'{"a": {"dtype": "F31", "shape": [1], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}',
         b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [-1, 0], "data_offsets": [0, 0]}}',
+        b'{"__metadata__": [1]}',
     ],
 )
 def test_a_header_that_does_not_fit_is_refused(header, tmp_path):

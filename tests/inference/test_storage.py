@@ -68,6 +68,14 @@ def test_another_version_and_no_file(tmp_path):
         storage.load(path)
 
 
+@pytest.mark.parametrize("said", ["[1]", "1", "null", "{"])
+def test_a_description_that_is_none_is_damage(said, tmp_path):
+    path = tmp_path / storage.FILE
+    save_file({"a": torch.ones(1)}, path, {"packed": said})
+    with pytest.raises(Problem, match="damaged packed weights"):
+        storage.load(path)
+
+
 def test_an_unknown_format_names_the_layer(layers, tmp_path):
     path = tmp_path / storage.FILE
     storage.save(path, {"a.b": next(iter(layers.values()))})
