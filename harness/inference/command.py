@@ -21,7 +21,7 @@ from harness import export, exported, models, oneoff, rooms
 from harness.inference import roofline, swap
 from harness.inference.baseline import baseline, own_dense
 from harness.inference.left_out import left_out, sentence
-from harness.inference.loading import loading
+from harness.inference.loading import form_of, loading
 from harness.inference.measure import Setting, device_of, measure
 from harness.inference.prompts import hears
 from harness.inference.report import loaded, table
@@ -159,10 +159,8 @@ def break_even(reports: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def forms(engines: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Returns the forms on disk that go with engines, format, precision and head: the plain one, and packed ones."""
-    chosen = [rooms.resolve("engine", text) for text in engines]
-    packed = [each.options for each in chosen if each.name == "packed"]
-    named = [(options["format"], options["precision"], options["head"]) for options in packed]
+    """Returns the forms on disk that go with engines, as `loading` takes them: the plain one first."""
+    named = [each for engine in engines for each in form_of(engine)]
     return list(dict.fromkeys([(exported.PLAIN, "fp32", export.KEEP), *named]))
 
 

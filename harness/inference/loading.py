@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness import export, models
+from harness import export, models, rooms
 from harness.exported import PLAIN
 from harness.inference import roofline, weights
 
@@ -39,7 +39,15 @@ def timed(load: Callable[[], nn.Module]) -> tuple[nn.Module, float]:
     return model, time.perf_counter() - begin
 
 
-def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, ...]], scratch: Path) -> list[dict[str, Any]]:
+def form_of(engine: str) -> list[tuple[str, str, str]]:
+    """Returns format, precision and head of the file that goes with an engine; nothing where it packs no weights."""
+    options = rooms.resolve("engine", engine).options
+    return [(options["format"], options["precision"], options["head"])] if "format" in options else []
+
+
+def loading(
+    model: nn.Module, processor: Any, forms: Sequence[tuple[str, str, str]], scratch: Path
+) -> list[dict[str, Any]]:
     """Writes a model in several forms and loads each three times, as `timed` does.
 
     The files have just been written, so they are read from the system's cache, not from the disk.
@@ -47,25 +55,26 @@ def loading(model: nn.Module, processor: Any, forms: Sequence[tuple[str, ...]], 
     Args:
         model: Dense float32 weights.
         processor: Its processor.
-        forms: Format, precision and head of each; the head is kept where it is left out.
+        forms: Format, precision and head of each.
         scratch: A folder for them.
 
     Returns:
         Of each form what it is, `bytes_on_disk` (weights alone), `bytes_in_memory` and `load_seconds`, the median.
     """
     said = []
-    for form in forms:
-        named = dict(zip(("format", "precision", "head"), form, strict=False))
+    for format, precision, head in forms:
         folder = Path(tempfile.mkdtemp(dir=scratch))
-        export.export(model, processor, folder, **named)
-        load = models.load if named["format"] == PLAIN else weights.load
+        export.export(model, processor, folder, format, precision, head=head)
+        load = models.load if format == PLAIN else weights.load
         seconds = []
         for _ in range(REPEATS):
             loaded, took = timed(lambda: load(folder))  # noqa: B023
             seconds.append(took)
         said.append(
             {
-                **named,
+                "format": format,
+                "precision": precision,
+                "head": head,
                 "bytes_on_disk": size(folder),
                 "bytes_in_memory": roofline.in_memory(loaded),
                 "load_seconds": statistics.median(seconds),

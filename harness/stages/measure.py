@@ -14,7 +14,7 @@ from typing import Any
 
 from harness import models, rooms
 from harness.inference.left_out import left_out
-from harness.inference.loading import loading
+from harness.inference.loading import form_of, loading
 from harness.inference.measure import Setting, hardware, measure
 from harness.inference.report import loaded, table
 from harness.inference.weights import dense_weights
@@ -41,17 +41,12 @@ def run(job: Job) -> Iterator[Progress]:
     model = dense_weights(job.parents["model"])
     report = yield from measure(model, [options["engine"]], setting, options["against"])
     report["left_out"] = left_out(job.parents["model"])
-    report["forms"] = loading(model, models.load_processor(job.parents["model"]), form(options["engine"]), job.scratch)
+    processor = models.load_processor(job.parents["model"])
+    report["forms"] = loading(model, processor, form_of(options["engine"]), job.scratch)
     found = {name: asdict(score) for name, score in scores(report, options["engine"]).items()}
     shown = "\n".join([table(report), *([loaded(report["forms"])] if report["forms"] else [])])
     for name, text in ((FILE, _json(report)), (SCORES, _json(found)), (TABLE, shown)):
         (job.folder / name).write_text(text, encoding="utf8")
-
-
-def form(engine: str) -> list[tuple[str, str, str]]:
-    """Returns format, precision and head of the file that goes with an engine; nothing where it packs no weights."""
-    options = rooms.resolve("engine", engine).options
-    return [(options["format"], options["precision"], options["head"])] if "format" in options else []
 
 
 def scores(report: Mapping[str, Any], engine: str) -> dict[str, Score]:

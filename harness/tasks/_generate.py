@@ -65,3 +65,26 @@ def completions(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], ne
         raise Problem(what, hint="shorter prompts, or a smaller max_new_tokens")
     ids = generate(model, tokenizer, given, num_beams=1, max_new_tokens=new)
     return tokenizer.batch_decode(ids[:, width:], skip_special_tokens=True)
+
+
+def beside_targets(
+    model: Any, processor: Any, rows: Sequence[Mapping[str, str]], sources: Sequence[Sequence[int]], **settings: Any
+) -> list[dict[str, str]]:
+    """Returns what an encoder-decoder writes for the sources of pairs, beside the pairs' targets.
+
+    Args:
+        model: The encoder-decoder, on its device.
+        processor: Its tokenizer.
+        rows: Rows with `source` and `target`.
+        sources: Token ids of each row's source, as the model reads it.
+        settings: As `generate`.
+
+    Returns:
+        Rows with `source`, `prediction` and `reference`, the last two stripped.
+    """
+    ids = generate(model, processor, inputs(sources, processor), **settings)
+    written = processor.batch_decode(ids, skip_special_tokens=True)
+    return [
+        {"source": row["source"], "prediction": text.strip(), "reference": row["target"].strip()}
+        for row, text in zip(rows, written, strict=True)
+    ]

@@ -13,8 +13,8 @@ from typing import Any
 from harness.data._rows import Rows
 from harness.problems import Problem
 from harness.ranges import Count
-from harness.tasks._batches import Predictions, in_batches, inputs, labelled
-from harness.tasks._generate import generate
+from harness.tasks._batches import Predictions, in_batches, labelled
+from harness.tasks._generate import beside_targets
 
 READS = "pair"
 METRIC = "rouge"
@@ -98,11 +98,6 @@ def predict(
         if "source" not in batch[0]:
             raise Problem("these rows are token ids, and text is needed here", hint="ids calibrate and train")
         tokens = [_source(row, processor, max_source) for row in batch]
-        ids = generate(model, processor, inputs(tokens, processor), num_beams=beams, max_new_tokens=max_new_tokens)
-        written = processor.batch_decode(ids, skip_special_tokens=True)
-        return [
-            {"source": row["source"], "prediction": text.strip(), "reference": row["target"].strip()}
-            for row, text in zip(batch, written, strict=True)
-        ]
+        return beside_targets(model, processor, batch, tokens, num_beams=beams, max_new_tokens=max_new_tokens)
 
     return in_batches(rows, start, batch_size, write)

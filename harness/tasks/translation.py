@@ -14,8 +14,8 @@ from typing import Any
 
 from harness.data._rows import Rows
 from harness.ranges import Count
-from harness.tasks._batches import Predictions, in_batches, inputs, labelled
-from harness.tasks._generate import generate
+from harness.tasks._batches import Predictions, in_batches, labelled
+from harness.tasks._generate import beside_targets
 
 READS = "translation"
 METRIC = "bleu"
@@ -101,10 +101,6 @@ def predict(
 
     def translate(batch: list[Mapping[str, str]]) -> list[dict[str, str]]:
         tokens = [_source(row["source"], processor, source_language, target_language, max_source) for row in batch]
-        ids = generate(model, processor, inputs(tokens, processor), **settings)
-        return [
-            {"source": row["source"], "prediction": text.strip(), "reference": row["target"].strip()}
-            for row, text in zip(batch, processor.batch_decode(ids, skip_special_tokens=True), strict=True)
-        ]
+        return beside_targets(model, processor, batch, tokens, **settings)
 
     return in_batches(rows, start, batch_size, translate)

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from harness.tasks import translation
+from harness.tasks import _generate, translation
 
 
 @pytest.fixture
@@ -77,6 +77,6 @@ def test_the_checkpoints_own_generation_settings_do_not_leak(t5, rows):
 
 def test_the_length_penalty_reaches_the_beams(t5, rows, monkeypatch):
     seen = {}
-    monkeypatch.setattr(translation, "generate", lambda m, t, b, **s: seen.update(s) or b["input_ids"])
+    monkeypatch.setattr(_generate, "generate", lambda m, t, b, **s: seen.update(s) or b["input_ids"])
     list(translation.predict(*t5, rows[:1], 0, 1, beams=4, length_penalty=0.6, max_new_tokens=7))
     assert seen == {"num_beams": 4, "max_new_tokens": 7, "length_penalty": 0.6, "early_stopping": False}
