@@ -99,8 +99,7 @@ def plan(planned: Plan, team: Processes = ALONE) -> None:
     """Prints what a run would compute and what is there already; of several processes, what each of them needs."""
     from harness.runs import estimates
 
-    lacking = [stage for stage, state in planned.states.items() if state != "cached"]
-    takes = {stage: estimates.of_stage(stage, team) for stage in lacking}
+    takes = {stage: estimates.of_stage(stage, team) for stage in planned.lacking}
     rows = [("stage", "state", "cells", "it takes, on this machine" if any(takes.values()) else "")]
     for stage, state in planned.states.items():
         rows.append((stage.folder, state, str(len(planned.needing(stage))), str(takes.get(stage) or "")))
@@ -150,10 +149,12 @@ def memory(size: float) -> str:
 
 def status(planned: Plan, store: Store) -> None:
     """Prints the state of every stage, what changed in its source since, and the errors that were kept."""
+    from harness.runs.store import FINISHED
+
     rows = [("stage", "state", "note")]
     for stage, state in planned.states.items():
         note = ""
-        if state == "cached" and (changed := store.stale(stage)):
+        if state in FINISHED and (changed := store.stale(stage)):
             note = f"stale? changed since: {', '.join(changed)}"
         elif state == "failed":
             note = (store.error(stage) or "").partition("\n")[0]
@@ -162,6 +163,17 @@ def status(planned: Plan, store: Store) -> None:
         rows.append((stage.folder, state, note))
     _print_quickly(rows)
     console.print("\n" + planned.summary(), markup=False)
+
+
+def cleaned(found: Mapping[Path, int], freed: Mapping[Path, int] | None) -> None:
+    """Prints what may go, or what went (`freed`): bytes by folder."""
+    rows = [("folder", "size"), *((str(folder), memory(size)) for folder, size in (freed or found).items())]
+    _print_quickly(rows)
+    of = f"of {len(found)} {'folder' if len(found) == 1 else 'folders'}"
+    if freed is None:
+        console.print(f"\n{memory(sum(found.values()))} {of} can be freed: give --yes", markup=False)
+    else:
+        console.print(f"\n{memory(sum(freed.values()))} {of} freed", markup=False)
 
 
 def findings(found: Iterable[Finding]) -> None:

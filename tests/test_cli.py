@@ -200,6 +200,38 @@ def test_a_run_records_reports_and_then_has_nothing_to_do(registry):
     assert mended.returncode == 0 and predictions.read_bytes() == text, mended.stderr
 
 
+def test_clean_shows_what_may_go_and_frees_it_when_told(registry, harness, monkeypatch):
+    monkeypatch.setattr("harness.runs.freeing.LARGE", 10_000)
+    path = entry(registry, "short", SHORT)
+    (registry / "experiments" / "quickstart.yaml").unlink()
+    assert harness("run", "short")[0] == 0
+    records = registry / "results" / "records" / "short" / "tiny"
+    before = {each.name: each.read_bytes() for each in records.iterdir()}
+    weights = sorted((registry / "results" / "artifacts").glob("*/*/model.safetensors"))
+    sizes = [each.stat().st_size for each in weights]
+
+    status, out, _ = harness("clean", "short")
+    assert status == 0 and out.count("MiB") == 4 and "of 3 folders can be freed: give --yes" in out
+    assert [each.stat().st_size for each in weights] == sizes
+    status, out, _ = harness("clean", "short", "--yes")
+    assert status == 0 and "of 3 folders freed" in out
+    assert all(each.stat().st_size < 10_000 for each in weights)
+    assert "5 stages (3 freed, 2 cached)" in harness("status", "short")[1]
+    assert harness("run", "short")[1].startswith("nothing to do: 2 cells")
+
+    shutil.rmtree(records)
+    assert harness("run", "short")[0] == 0, "records are made of what is left"
+    assert {each.name: each.read_bytes() for each in records.iterdir()} == before
+
+    path.write_text(SHORT.replace("limit: 4", "limit: 5"))
+    assert "5 stages (5 missing)" in harness("plan", "short")[1]
+    assert harness("run", "short", "--lean")[0] == 0
+    assert all(each.stat().st_size < 10_000 for each in weights)
+    assert "of 0 folders can be freed" in harness("clean", "--others")[1]
+    status, _, err = harness("clean", "short", "--others")
+    assert status == 2 and "--others" in err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize(("arguments", "unbuffered"), [(["list"], ""), (["plan", "quickstart"], "1")])
 def test_an_output_that_is_full_is_told_without_a_traceback(registry, arguments, unbuffered):

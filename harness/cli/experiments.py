@@ -1,4 +1,4 @@
-"""Commands on the registry and its results: list, show, check, plan, run, status, report, add, sync, ui, doctor."""
+"""Commands on the registry and its results: list, show, check, plan, run, status, report, clean, add, sync, ui ..."""
 
 from __future__ import annotations
 
@@ -93,6 +93,7 @@ def run(
     results: Results = None,
     retry: Annotated[bool, typer.Option(help="Compute failed and damaged stages again.")] = False,
     fail_fast: Annotated[bool, typer.Option(help="Stop at the first failure.")] = False,
+    lean: Annotated[bool, typer.Option(help="Free weights as soon as nothing of this run has to read them.")] = False,
     processes: Together = 1,
     parallel: Laid = "ddp",
 ):
@@ -111,13 +112,15 @@ def run(
         print_problems(planned.missing)
         raise typer.Exit(2)
     place = results / "trials" / _slug(set) if set else results
-    if not session.run(entries, planned, results, place=place, retry=retry, fail_fast=fail_fast, team=together):
+    if not session.run(
+        entries, planned, results, place=place, retry=retry, fail_fast=fail_fast, lean=lean, team=together
+    ):
         raise typer.Exit(1)
 
 
 @app.command()
 def status(names: SomeNames = None, scale: Scale = "tiny", set: Set = None, results: Results = None):
-    """Shows the state of every stage: cached, running, interrupted, failed, damaged, missing, and what is stale."""
+    """Shows the state of every stage: cached, freed, running, interrupted, failed, damaged, missing; what is stale."""
     from harness import show
 
     store = _store(results)
@@ -148,6 +151,30 @@ def report(
     print_problems(trouble)
     if trouble:
         raise typer.Exit(2)
+
+
+@app.command()
+def clean(
+    names: SomeNames = None,
+    scale: Annotated[str | None, typer.Option(help="One scale; by default all.")] = None,
+    others: Annotated[bool, typer.Option(help="What no entry asks for: trials, results of older code.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is only shown.")] = False,
+    results: Results = None,
+):
+    """Frees the disk of weights that nothing has still to read; records stay, and a later run computes them again."""
+    from harness import show
+    from harness.runs import clean as cleaning
+    from harness.spec import entry as spec
+
+    if others and (names or scale):
+        raise Problem("--others is about what no entry asks for: it takes no name and no scale")
+    store = _store(results)
+    chosen = [spec.read(name, each) for name in _expand(names or ["all"]) for each in spec.scales(name)]
+    planned = _plan([entry for entry in chosen if scale in (None, entry.scale)], store)
+    found = (cleaning.others if others else cleaning.idle)(planned, store)
+    show.cleaned(found, {folder: cleaning.remove(folder) for folder in found} if yes else None)
+    if others and planned.unplanned:
+        print(f"{planned.unplanned} cells cannot be planned on this machine: results of theirs would be among these")
 
 
 @app.command()

@@ -60,7 +60,8 @@ def problem(root: Path, written: int, needs: int) -> Problem:
     return Problem(
         f"the disk is full: {_mib(free(root))} free, {_mib(written)} written by this stage so far{about}",
         where=str(root),
-        hint="free some space and run again: it goes on from its last checkpoint",
+        hint="free some space (`harness clean` shows what may go; `harness run --lean` keeps no weights that are done"
+        " with) and run again: it goes on from its last checkpoint",
     )
 
 

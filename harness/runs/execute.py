@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.problems import Problem
-from harness.runs import code, disk, processes
+from harness.runs import code, disk, freeing, processes
 from harness.runs.events import (
     CellDone,
     CellFailed,
@@ -32,7 +32,7 @@ from harness.runs.job import Job, Progress, StageModule
 from harness.runs.keys import Stage
 from harness.runs.plan import Plan, PlannedCell
 from harness.runs.processes import ALONE, Processes
-from harness.runs.store import State, Store
+from harness.runs.store import COMPUTED, State, Store
 from harness.runs.work import Work
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def execute(
     *,
     retry: bool = False,
     fail_fast: bool = False,
+    lean: bool = False,
     load_stage: Callable[[str], StageModule] = load_stage,
     poll: float = POLL,
     team: Processes = ALONE,
@@ -68,6 +69,7 @@ def execute(
         store: Where results lie.
         retry: Compute failed and damaged stages again; otherwise their error is reported again.
         fail_fast: Stop after the first failure.
+        lean: Free the weights of a stage as soon as all of the plan that read them are done.
         load_stage: Gives a stage's module by its name; called only when something must be computed.
         poll: Seconds between two looks at what other processes compute.
         team: In how many processes training stages are computed.
@@ -85,6 +87,8 @@ def execute(
                 later.append(stage)
                 continue
             yield from run.cells(stage, outcome)
+            if lean:
+                run.free(stage)
             if fail_fast and isinstance(outcome, StageFailed):
                 return
         if later == waiting:
@@ -111,14 +115,17 @@ class _Run:
         if None in parents:
             return None
         try:
-            state = self._cleared(stage) if self.retry else self.store.state(stage)
+            state = self._state(stage)
+            if state == "freed" and self._read_again(stage):
+                self.store.discard(stage)
+                state = "missing"
         except OSError as error:
             outcome = self._failed(stage, f"the store cannot be written: {error}")
             yield outcome
             return outcome
         if state == "failed":
             outcome = self._failed(stage, self.store.error(stage), self.store.log(stage), earlier=True)
-        elif state in ("cached", "damaged"):
+        elif state in ("cached", "freed", "damaged"):
             outcome = self._found(stage)
         else:
             return (yield from self._compute(stage))
@@ -139,6 +146,21 @@ class _Run:
             else:
                 continue
             self.told.add(item)
+
+    def free(self, stage: Stage) -> None:
+        """Frees the weights that a stage read and that no other stage of the plan has still to read."""
+        for parent in dict.fromkeys(stage.parents.values()):
+            if all(isinstance(self.outcomes.get(reader), Path) for reader in self.plan.readers(parent)):
+                with contextlib.suppress(Problem, OSError):  # it stays, and is tried again in the next lean run
+                    freeing.free(self.store.folder(parent))
+
+    def _read_again(self, stage: Stage) -> bool:
+        """Returns whether a stage of the plan is to be computed that reads this one, itself or through freed ones."""
+        states = {reader: self._state(reader) for reader in self.plan.readers(stage)}
+        return any(state in COMPUTED or (state == "freed" and self._read_again(each)) for each, state in states.items())
+
+    def _state(self, stage: Stage) -> State:
+        return self._cleared(stage) if self.retry else self.store.state(stage)
 
     def _cleared(self, stage: Stage) -> State:
         """Removes what stands in the way of computing a failed or damaged stage again; looks at every byte for that."""

@@ -23,7 +23,7 @@ from harness.runs.decides import prunes, split
 from harness.runs.keys import Stage
 from harness.runs.origins import Origins
 from harness.runs.slugs import slug
-from harness.runs.store import State, Store
+from harness.runs.store import COMPUTED, FINISHED, State, Store
 from harness.sources import Source
 
 if TYPE_CHECKING:
@@ -88,6 +88,23 @@ class Plan:
                 found.setdefault(stage, []).append(item)
         return found
 
+    def readers(self, stage: Stage) -> tuple[Stage, ...]:
+        """Returns the stages that read a stage's result."""
+        return tuple(self._readers.get(stage, ()))
+
+    @cached_property
+    def _readers(self) -> dict[Stage, list[Stage]]:
+        found: dict[Stage, list[Stage]] = {}
+        for stage in self.states:
+            for parent in dict.fromkeys(stage.parents.values()):
+                found.setdefault(parent, []).append(stage)
+        return found
+
+    @property
+    def lacking(self) -> tuple[Stage, ...]:
+        """The stages that are not finished."""
+        return tuple(stage for stage, state in self.states.items() if state not in FINISHED)
+
     @property
     def counts(self) -> Counter[State]:
         """How many stages are cached, missing, failed, ..."""
@@ -122,9 +139,16 @@ def plan(cells: Iterable[Cell], store: Store) -> Plan:
 
 
 def arrange(cells: Sequence[PlannedCell], store: Store, missing: Sequence[Problem] = (), unplanned: int = 0) -> Plan:
-    """Puts the stages of planned cells in order, each once, and looks up how they stand."""
+    """Puts the stages of planned cells in order, each once, and looks up how they stand.
+
+    One whose weights were freed is missing where a stage that reads it is to be computed.
+    """
     stages = dict.fromkeys(stage for item in cells for stage in item.needs)
-    return Plan(tuple(cells), {stage: store.state(stage) for stage in stages}, tuple(missing), unplanned)
+    states = {stage: store.state(stage) for stage in stages}
+    for stage in reversed(states):
+        if states[stage] in COMPUTED:
+            states |= {parent: "missing" for parent in stage.parents.values() if states[parent] == "freed"}
+    return Plan(tuple(cells), states, tuple(missing), unplanned)
 
 
 def missing_sources(entry: Entry) -> list[Problem]:

@@ -37,6 +37,7 @@ def run(
     place: Path | None = None,
     retry: bool = False,
     fail_fast: bool = False,
+    lean: bool = False,
     team: Processes = ALONE,
 ) -> bool:
     """Carries out the plan of some entries, keeps records, and prints their tables.
@@ -48,6 +49,7 @@ def run(
         place: Where records, tables and plots go; the results folder by default.
         retry: Compute failed and damaged stages again.
         fail_fast: Stop at the first failure.
+        lean: Free the weights of a stage as soon as nothing of the plan has still to read them.
         team: In how many processes training stages are computed.
 
     Returns:
@@ -59,7 +61,7 @@ def run(
     """
     check_alone()
     place = place or results
-    if not retry and _all_there(entries, plan, results, place):
+    if not (retry or lean) and _all_there(entries, plan, results, place):
         print(f"nothing to do: {plan.summary()}")
         _close([_table(entry, place) for entry in entries], place)
         return True
@@ -74,7 +76,8 @@ def run(
     os.environ.update(QUIET | os.environ)
     by_name = {entry.name: entry for entry in entries}
     done, trouble, tables = 0, [], []
-    computing = execute(plan, Store(results / "artifacts"), retry=retry, fail_fast=fail_fast, team=team)
+    store = Store(results / "artifacts")
+    computing = execute(plan, store, retry=retry, fail_fast=fail_fast, lean=lean, team=team)
     with Tracker(plan, by_name, results) as tracker:
         with Bars(plan) as bars, contextlib.closing(computing) as events:
             for event in events:
@@ -146,7 +149,7 @@ def _all_there(entries: list[Entry], plan: Plan, results: Path, place: Path) -> 
     """Says whether all is computed, undamaged where records read it, recorded as it is asked, and in tables."""
     from harness.runs.store import Store
 
-    if plan.counts["cached"] < len(plan.states) or not all(_table(entry, place).is_file() for entry in entries):
+    if plan.lacking or not all(_table(entry, place).is_file() for entry in entries):
         return False
     store = Store(results / "artifacts")
     for item in plan.cells:

@@ -1,6 +1,7 @@
 """The store of results: one folder a stage, whole or absent, each file known by its sha256.
 
-    <root>/<stage>/<slug>-<key>/            the result, with done.json: what made it, sha256 and size of every file
+    <root>/<stage>/<slug>-<key>/            the result, with done.json: what made it, sha256 and size of every file,
+                                            and `freed` where its weights were freed
     <root>/<stage>/<slug>-<key>.partial/    the work: result/  scratch/ (checkpoints)  lease-1.json  error.txt
 
 A result is written into `result/`, described by `done.json`, brought to the disk and only then renamed into place. A
@@ -16,14 +17,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.problems import Problem
-from harness.runs import code, files, lease
+from harness.runs import code, files, freeing, lease
 from harness.runs.keys import Stage
 from harness.runs.work import DONE, ERROR, Work, place, signature
 
-State = Literal["cached", "running", "interrupted", "failed", "damaged", "missing"]
+State = Literal["cached", "freed", "running", "interrupted", "failed", "damaged", "missing"]
+FINISHED: tuple[State, ...] = ("cached", "freed")
+"""The states of a result that is whole, with its weights or without."""
+COMPUTED: tuple[State, ...] = ("missing", "interrupted")
+"""The states of what a run computes."""
 TEXTS = (".json", ".jsonl")
-CHEAP = 2**24
-"""A file of at most so many bytes is hashed in a few milliseconds."""
 TRACE = "\n\nTraceback (most recent call last)"
 RETRY = "run again with --retry to compute it anew"
 
@@ -43,7 +46,7 @@ class Store:
         """Returns how a stage stands, from names and sizes alone; `open` looks at every byte."""
         folder = self.folder(stage)
         if folder.is_dir():
-            return "damaged" if _damage(folder, stage) else "cached"
+            return "damaged" if _damage(folder, stage) else "freed" if freeing.is_freed(folder) else "cached"
         work = place(folder)
         if not work.is_dir():
             return "missing"
@@ -59,18 +62,21 @@ class Store:
             every_byte: Whether large weights are hashed too; by their size alone otherwise, which a record needs.
 
         Raises:
-            Problem: The stage is not there, or a file is missing or is not what was written: which one.
+            Problem: The stage is not there, or a file is missing or is not what was written: which one. Or every byte
+                is asked for, and its weights were freed.
         """
         folder = self.folder(stage)
         if not folder.is_dir():
             raise Problem("there is no such result", where=str(folder), hint="run the experiment that makes it")
         if damage := _damage(folder, stage):
             raise Problem(damage, where=str(folder), hint=RETRY)
+        if every_byte and freeing.is_freed(folder):
+            raise freeing.problem(folder)
         done = self.done(stage)
         if done.pop("sha256", None) != signature(done):
             raise Problem(f"{DONE} is damaged: it is not what was written", where=str(folder), hint=RETRY)
         for name, said in done["files"].items():
-            if every_byte or name.endswith(TEXTS) or said["size"] <= CHEAP:
+            if every_byte or name.endswith(TEXTS) or said["size"] <= freeing.LARGE:
                 self._verify(folder, name, said["sha256"])
         if place(folder).is_dir():  # a kill between the rename and its last line left it
             shutil.rmtree(place(folder), ignore_errors=True)
@@ -157,8 +163,10 @@ def _damage(folder: Path, stage: Stage) -> str | None:
             return f"{DONE} is of another stage"
         if missing := sorted({"seconds", "code", "environment"} - done.keys()):
             return f"{DONE} is damaged: it lacks {', '.join(missing)}"
+        freed = freeing.is_freed(folder)
         for name, said in done["files"].items():
-            if (size := (folder / name).stat().st_size) != said["size"]:
+            size = (folder / name).stat().st_size
+            if size != said["size"] and not (freed and freeing.weights(name, said["size"])):
                 return f"{name} is damaged: it has {size} bytes of {said['size']}"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"

@@ -13,6 +13,7 @@ from typing import Any
 
 from harness import exported, rooms
 from harness.problems import Problem
+from harness.runs import freeing
 from harness.spec.fits import WIDTHS, config_at, family_of
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -112,6 +113,8 @@ def _check_weights(path: Path) -> None:
         raise Problem("these weights are an empty file", where=str(path))
     whole, found = _length(path), path.stat().st_size
     if whole is not None and found != whole:
+        if freeing.is_freed(path.parent):
+            raise freeing.problem(path.parent)
         what = f"these weights are {found:,} bytes long and should be {whole:,}"
         raise Problem(what, where=str(path), hint="copy the file again: it was cut off")
 

@@ -40,7 +40,7 @@ class Bars:
         """
         self._console = console or Console(highlight=False)
         self._plan = plan
-        self._todo = {stage for stage, state in plan.states.items() if state != "cached"}
+        self._todo = set(plan.lacking)
         self._took: dict[str, list[float]] = {}
         self._failures: list[StageFailed] = []
         self._counts: Counter[str] = Counter()

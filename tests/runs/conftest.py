@@ -4,10 +4,10 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
@@ -47,6 +47,10 @@ def run(job):
         yield Progress(step + 1, options.get("steps", 2), {"loss": 1 / (step + 1)})
     (job.folder / "half").unlink()
     (job.folder / "model.bin").write_text(state)
+    if "weights" in options:
+        header = b'{"w": {"dtype": "U8", "shape": [64], "data_offsets": [0, 64]}}'
+        data = (state * options["weights"]).encode()
+        (job.folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
     (job.folder / "inner").mkdir()
     (job.folder / "inner" / "config.json").write_text("{}")
 '''
@@ -82,12 +86,17 @@ class Fake:
     def cell(label: str, **stages: Stage) -> PlannedCell:
         return PlannedCell(FakeCell(label), {role.replace("__", "/"): one for role, one in stages.items()})
 
-    def cells(self, **options: Any) -> list[PlannedCell]:
-        """Two cells, 0.5 and 0.75, that share the dense model; `options` go to the tune of the first."""
-        dense, cells = self.stage("prepare"), []
+    def cells(self, every: Mapping[str, Any] = MappingProxyType({}), **options: Any) -> list[PlannedCell]:
+        """Two cells, 0.5 and 0.75, that share the dense model.
+
+        Args:
+            every: Options of all stages that make a model.
+            options: Those of the tune of the first.
+        """
+        dense, cells = self.stage("prepare", **every), []
         for label, more in (("0.5", options), ("0.75", {})):
-            pruned = self.stage("prune", dense, slug=label)
-            tuned = self.stage("tune", pruned, dense, slug=label, **more)
+            pruned = self.stage("prune", dense, slug=label, **every)
+            tuned = self.stage("tune", pruned, dense, slug=label, **every, **more)
             judged = self.stage("evaluate", tuned, slug=label)
             cells.append(self.cell(label, prepare=dense, prune=pruned, tune=tuned, evaluate__bleu=judged))
         return cells
@@ -130,3 +139,10 @@ def python() -> Callable[..., subprocess.Popen]:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, **options)
 
     return start
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Options of fake stages that make them write large weights: 64 bytes for each that the number says."""
+    monkeypatch.setattr("harness.runs.freeing.LARGE", 1000)
+    return {"weights": 64}

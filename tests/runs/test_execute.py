@@ -157,7 +157,7 @@ def test_fail_fast(fake):
 
 
 def test_a_damaged_parent_is_refused_and_named(fake, monkeypatch):
-    monkeypatch.setattr("harness.runs.store.CHEAP", 10)  # as if its weights were large
+    monkeypatch.setattr("harness.runs.freeing.LARGE", 10)  # as if its weights were large
     first, second = fake.cells()
     fake.run(first)
     model = fake.store.folder(first.stages["prepare"]) / "model.bin"
@@ -319,3 +319,67 @@ def test_stages_are_imported_by_name_on_use(monkeypatch):
 def test_problems_of_a_stage_keep_their_words(fake):
     (failed,) = _of(fake.run(*fake.cells(fail_at=0, fail="problem")), StageFailed)
     assert failed.message == str(Problem("the loss is not finite", where="step 1", hint="lower lr"))
+
+
+def _states(fake, cells):
+    """How the stages of some cells stand, by their parts of the store's paths."""
+    return {f"{stage.name} {stage.slug}": fake.store.state(stage) for stage in fake.plan(*cells).stages}
+
+
+def test_a_lean_run_keeps_no_weights_that_all_have_read(fake, heavy):
+    cells = fake.cells(heavy)
+    seen = []
+    for event in execute(fake.plan(*cells), fake.store, load_stage=fake.load, lean=True):
+        if isinstance(event, CellDone) and event.cell.label == "0.5":
+            seen.append(_states(fake, cells))
+    assert seen[0]["prune 0.5"] == "freed" and seen[0]["prepare prepare"] == "cached"  # 0.75 has still to read it
+    models = {name: state for name, state in _states(fake, cells).items() if "evaluate" not in name}
+    assert set(models.values()) == {"freed"} and len(models) == 5
+    fake.loaded.clear()
+    events = fake.run(*cells, lean=True)
+    assert not fake.loaded and len(_of(events, CellDone)) == 2
+
+
+def test_a_lean_run_keeps_what_a_failed_stage_would_read_again(fake, heavy):
+    cells = fake.cells(heavy, fail_at=1, fail="error")
+    fake.run(*cells, lean=True)
+    states = _states(fake, cells)
+    assert states["prune 0.5"] == states["prepare prepare"] == "cached" and states["prune 0.75"] == "freed"
+
+
+def test_freed_weights_are_computed_again_for_who_reads_them(fake, heavy):
+    cells = fake.cells(heavy)
+    fake.run(*cells, lean=True)
+    before = fake.store.folder(cells[0].stages["prune"]) / "model.bin"
+    state = before.read_text()
+    late = fake.stage("evaluate", cells[0].stages["tune"], slug="late")
+    more = fake.cell("0.5", **{**cells[0].stages, "evaluate/late": late})
+    planned = fake.plan(more)
+    assert {stage.name for stage in planned.lacking} == {"prepare", "prune", "tune", "evaluate"}
+    fake.loaded.clear()
+    events = fake.run(more)
+    assert fake.loaded == ["prepare", "prune", "tune", "evaluate"] and len(_of(events, CellDone)) == 1
+    assert before.read_text() == state
+    assert len([event for event in _of(events, StageDone) if event.cached]) == 1  # the evaluation that was there
+
+
+def test_a_retry_computes_the_freed_weights_that_it_needs(fake, heavy):
+    cells = fake.cells(heavy, fail_at=1, fail="error")
+    fake.run(*cells)
+    for stage in (cells[0].stages["prepare"], cells[0].stages["prune"]):
+        execution.freeing.free(fake.store.folder(stage))
+    fake.loaded.clear()
+    fake.run(*cells)
+    assert not fake.loaded  # the failure is told again; nothing needs the weights
+    fake.mend()
+    fake.run(*cells, retry=True)
+    assert fake.loaded == ["prepare", "prune", "tune", "evaluate"]
+    assert fake.store.state(cells[0].stages["evaluate/bleu"]) == "cached"
+
+
+def test_weights_that_cannot_be_freed_stay(fake, heavy, monkeypatch):
+    def full(path, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(execution.freeing.files, "replace", full)
+    assert len(_of(fake.run(*fake.cells(heavy), lean=True), CellDone)) == 2

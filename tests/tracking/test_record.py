@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.problems import Problem
+from harness.runs import freeing
 from harness.runs.events import CellDone
 from harness.spec.grid import cells
 from harness.tracking import curves, record
@@ -78,6 +80,19 @@ def test_writing_and_reading_gives_the_record_and_again_the_same_bytes(said, fin
     record.write(record.build(entry, event.cell, event.folders, results), tmp_path)
     assert path.read_bytes() == first
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_record_is_the_same_when_the_weights_were_freed(finished, tmp_path, monkeypatch):
+    entry, results, events = finished
+    copy = shutil.copytree(results, tmp_path / "results")
+    monkeypatch.setattr(freeing, "LARGE", 1000)
+    for event in events:
+        folders = {role: copy / folder.relative_to(results) for role, folder in event.folders.items()}
+        before = record.build(entry, event.cell, folders, copy)
+        assert freeing.free(folders["prepare"]) > 0 or event is not events[0]
+        if "prune" in folders:
+            assert freeing.free(folders["prune"]) > 0
+        assert record.build(entry, event.cell, folders, copy) == before
 
 
 def test_a_record_that_lacks_a_key_is_refused_and_can_be_replaced(said, tmp_path):

@@ -1,0 +1,66 @@
+"""Freeing the disk of a result's weights: what is left is all that a record and a plan read.
+
+Of a large safetensors file the header stays, its tensors without their data, so that a record made again is the same to
+a byte; an empty file `freed` says that this was meant. A stage that has to read the weights has them computed again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.problems import Problem
+from harness.runs import files, shapes
+
+FREED = "freed"
+LARGE = 2**24
+"""A file of at most so many bytes is no weight on the disk, and is hashed in a few milliseconds."""
+
+
+def is_freed(folder: Path) -> bool:
+    """Returns whether the weights of a result were freed."""
+    return (folder / FREED).is_file()
+
+
+def weights(name: str, size: int) -> bool:
+    """Returns whether a file of a result, by its name and whole size in bytes, is one that freeing takes."""
+    return size > LARGE and name.endswith(".safetensors")
+
+
+def size(folder: Path) -> int:
+    """Returns the bytes that freeing a result would give."""
+    return sum(path.stat().st_size for path in _large(folder))
+
+
+def free(folder: Path) -> int:
+    """Frees the weights of a finished result; returns the bytes.
+
+    A process that has mapped them keeps what it has; a kill on the way leaves a result that counts as freed.
+
+    Raises:
+        OSError: It cannot be written.
+        Problem: One of its files is no safetensors file.
+    """
+    headers = {path: _header(path) for path in _large(folder)}
+    freed = size(folder) - sum(map(len, headers.values()))
+    if headers:
+        files.replace(folder / FREED, "")
+    for path, header in headers.items():
+        files.replace(path, header)
+    return freed
+
+
+def problem(folder: Path) -> Problem:
+    """Returns the problem of somebody who wants weights that were freed."""
+    hint = "to have them computed again, remove this folder and run its experiment"
+    return Problem("the weights of this result were freed", where=str(folder), hint=hint)
+
+
+def _large(folder: Path) -> list[Path]:
+    return [path for path in files.inside(folder) if weights(path.name, path.stat().st_size)]
+
+
+def _header(file: Path) -> bytes:
+    """Returns the beginning of a safetensors file, up to its data."""
+    _, begin = shapes.header(file)
+    with file.open("rb") as opened:
+        return opened.read(begin)
