@@ -141,7 +141,7 @@ def _train(job: Job) -> Iterator[Progress]:
         yield from _curve(job, told)
     (job.folder / "told.json").write_text(json.dumps(told))
     header = json.dumps({"weight": {"dtype": "F32", "shape": [100, 100], "data_offsets": [0, 40000]}}).encode()
-    (job.folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    (job.folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(40000))
 
 
 def _curve(job: Job, told: dict[str, Any]) -> Iterator[Progress]:
