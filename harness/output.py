@@ -1,4 +1,4 @@
-"""Standard output as it is: one that cannot show every letter, and one that cannot be written any more."""
+"""Standard output as it is: no terminal, one that cannot show every letter, one that cannot be written any more."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ import codecs
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PLAIN = {"±": "+/-", "−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "•": "*", "…": "..."}
 _HANDLER = "harness.plain"
+
+
+WIDTH = 160
+"""Columns where the output is no terminal."""
+
+
+def console() -> Console:
+    """Returns what prints to standard output: words as they are, `N:M` with its colon and no colours for numbers."""
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
 
 
 def speak_plainly() -> None:

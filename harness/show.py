@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from harness import output
 from harness.problems import Problem
 from harness.rooms import REQUIRED, Room
 from harness.runs.processes import ALONE, Processes
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from harness.runs.store import Store
     from harness.spec.entry import Entry
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+console = output.console()
 
 
 def _table(*columns: str, title: str | None = None) -> Table:

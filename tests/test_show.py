@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from harness import show
+from harness.rooms import ROOMS
 from harness.spec import entry as spec
 
 TEXT = """\
@@ -31,6 +32,12 @@ def test_an_experiment_is_shown_with_what_its_paper_says_of_no_cell(tmp_path):
     with show.console.capture() as said:
         show.experiment(spec.read("two", root=tmp_path))
     assert "the paper also says" not in said.get()
+
+
+def test_a_pattern_keeps_its_colon():
+    with show.console.capture() as said:
+        show.methods(ROOMS["format"])
+    assert "N:M: at most n of every m" in said.get()
 
 
 def shown_of_pruning(tmp_path, **more):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import output
 from harness.bench import linear, measure
 from harness.bench.record import record, write
 from harness.problems import Problem, unknown
@@ -177,7 +178,6 @@ def command(
     Raises:
         Problem: Something is wrong, before anything runs; or a product is.
     """
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from harness.inference.engines import triton_bitmask
@@ -190,6 +190,6 @@ def command(
     if reason := triton_bitmask.available():
         raise Problem("nothing can be timed on a GPU here", hint=reason)
     cases = [run(*case, precisions, repeats) for case in itertools.product(shapes, sparsities, batches)]
-    said, console = record("linear_gpu", repeats=repeats, cases=cases), Console(highlight=False)
+    said, console = record("linear_gpu", repeats=repeats, cases=cases), output.console()
     console.print(Markdown(table(said)))
     console.print(*write(said, table(said), out), sep="\n", markup=False)

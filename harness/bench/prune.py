@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import rooms
+from harness import output, rooms
 from harness.bench import measure, truncate
 from harness.bench import record as kept
 from harness.bench.masks import agreement
@@ -281,7 +281,6 @@ def command(
     Raises:
         Problem: Something is wrong, before anything runs; or a command failed.
     """
-    from rich.console import Console
     from rich.markdown import Markdown
 
     from harness.data import jsonl
@@ -301,7 +300,7 @@ def command(
         raise Problem(f"the files of {model} are not here", hint=f"`hf download {model}` fetches them")
     have = len(jsonl.rows("train", path=str(calibration)))
     task = Task(folder, calibration.absolute(), sparsity, samples or have)
-    console = Console(highlight=False)
+    console = output.console()
 
     def tell(what: str, run: measure.Run) -> None:
         console.print(

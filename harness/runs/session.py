@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness import output
 from harness.problems import Problem
 from harness.runs import disk
 from harness.runs.processes import ALONE, Processes, check_alone
@@ -168,10 +169,9 @@ def _all_there(entries: list[Entry], plan: Plan, results: Path, place: Path) -> 
 
 def _close(tables: list[Path], results: Path) -> None:
     """Prints the tables, where the plots are, and how to open the dashboard."""
-    from rich.console import Console
     from rich.markdown import Markdown
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    console = output.console()
     for path in tables:
         console.print(Markdown(path.read_text(encoding="utf8")))
         plots = sorted((results / "plots" / path.relative_to(results / "tables")).parent.glob(f"{path.stem}.*.png"))

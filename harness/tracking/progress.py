@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from harness import output
 from harness.runs.events import Event, StageDone, StageFailed, StageProgress, StageStarted, StageWaiting
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Bars:
             plan: What is executed.
             console: Where to print; by default the terminal, or standard output.
         """
-        self._console = console or Console(highlight=False)
+        self._console = console or output.console()
         self._plan = plan
         self._todo = set(plan.lacking)
         self._took: dict[str, list[float]] = {}
