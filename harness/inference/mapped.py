@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,31 +20,34 @@ TYPES = {
 """By their names in a file."""
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Returns a file's metadata and tensors; where these are written to, they change in this process alone.
+def read(content: mmap.mmap | bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Returns a file's metadata and tensors; these are where it is mapped, and keep it so.
 
     As long as one of them lives, nothing may be written into the file: they would change with it, and where it was cut,
     or cannot be read, their use ends the process.
 
+    Args:
+        content: What the file holds, `exported.content`.
+
     Raises:
         ValueError: It is no such file, or not whole.
-        OSError: It cannot be read.
     """
-    with path.open("rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     begin = 8 + int.from_bytes(content[:8], "little")
     try:
         header = json.loads(content[8:begin])
         metadata = dict(header.pop("__metadata__", {}))
-        return metadata, {name: _tensor(content, begin, **about) for name, about in header.items()}
+        whole = torch.frombuffer(content, dtype=torch.uint8).untyped_storage()
+        return metadata, {name: _tensor(whole, begin, **about) for name, about in header.items()}
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(f"its header cannot be read: {error}") from error
 
 
-def _tensor(content: mmap.mmap, begin: int, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
+def _tensor(whole: torch.UntypedStorage, begin: int, dtype: str, shape: list[int], data_offsets: list[int]) -> Tensor:
     kind, count, (first, end) = TYPES[dtype], math.prod(shape), data_offsets
-    if end - first != count * kind.itemsize or not 0 <= first <= end <= len(content) - begin:
+    if end - first != count * kind.itemsize or not 0 <= first <= end <= len(whole) - begin:
         raise ValueError("it is cut, or its header is of another file")
     if not count:
         return torch.empty(shape, dtype=kind)
-    return torch.frombuffer(content, dtype=kind, count=count, offset=begin + first).view(shape)
+    if (begin + first) % kind.itemsize:
+        raise ValueError("a tensor begins at no multiple of its type's size")
+    return torch.empty(0, dtype=kind).set_(whole, (begin + first) // kind.itemsize, shape)

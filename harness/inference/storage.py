@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from harness import exported
 from harness.inference import formats, mapped
 from harness.inference.formats import Packed
 from harness.problems import Problem
@@ -36,13 +38,13 @@ def save(path: Path, layers: Mapping[str, Packed]) -> None:
     save_file(tensors, path, {_KEY: json.dumps(said, sort_keys=True)})
 
 
-def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
+def load(path: Path, content: mmap.mmap | bytes | None = None) -> dict[str, Packed]:
     """Reads what `save` has written.
 
     Args:
         path: The file.
-        summed: Whether the caller checks the sum of the whole file; then the sum of its content is not computed, and
-            the tensors' sizes are left to whoever uses them, who checks them too.
+        content: What it holds, where the caller checks the sum of the whole file; then the sum of its content is not
+            computed, and the tensors' sizes are left to whoever uses them, who checks them too.
 
     Raises:
         Problem: There is no such file; it is damaged or of another version; it has a format that is unknown here.
@@ -51,21 +53,21 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
     if not path.is_file():
         raise Problem("there are no packed weights here", where=str(path))
     try:
-        metadata, tensors = mapped.read(path)
+        metadata, tensors = mapped.read(exported.content(path) if content is None else content)
         said = dict(json.loads(metadata.get(_KEY, "{}")))
-    except (OSError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if said.get("version") != VERSION:
         what = f"packed weights of version {said.get('version', 'none')}; this harness reads version {VERSION}"
         raise Problem(what, where=str(path), hint="pack the model again")
-    if not summed and said.get("sha256") != _digest(said["layers"], tensors):
+    if content is None and said.get("sha256") != _digest(said["layers"], tensors):
         raise _damaged(path, "its content is not what was written")
     stored: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, tensor in tensors.items():
         name, _, own = key.rpartition("/")
         stored[name][own] = tensor
     layers = {name: _layer(about, stored[name], f"{path}: {name}") for name, about in said["layers"].items()}
-    if not summed:
+    if content is None:
         for name, packed in layers.items():
             formats.check(packed, f"{path}: {name}")
     return layers
@@ -73,8 +75,8 @@ def load(path: Path, *, summed: bool = False) -> dict[str, Packed]:
 
 def _layer(about: Mapping, own: Mapping[str, Tensor], where: str) -> Packed:
     order = formats.types(about["format"], about["precision"], where)
-    held = {key: own[key] for key in sorted(own, key=lambda key: list(order).index(key) if key in order else -1)}
-    return Packed(about["format"], about["precision"], tuple(about["shape"]), held)
+    held = {key: own[key] for key in order if key in own}
+    return Packed(about["format"], about["precision"], tuple(about["shape"]), held | own)
 
 
 def _damaged(path: Path, why: str) -> Problem:

@@ -40,10 +40,10 @@ def head(model: nn.Module) -> str | None:
     return next((name for name, module in model.named_modules() if module is output), None) if output else None
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of the one of this name."""
+def put(model: nn.Module, name: str, new: nn.Module | Tensor) -> None:
+    """Puts a module, a parameter or a buffer in the place of the one of this name."""
     parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
+    setattr(model.get_submodule(parent), own, new)
 
 
 @torch.inference_mode()

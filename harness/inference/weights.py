@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import mmap
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
     Raises:
         Problem: The folder is not whole, or not what was written.
     """
-    with exported.verifying(folder) as said:
+    with exported.verifying(folder) as (said, files):
         model = _skeleton(folder)
-        state, names, output = model.state_dict(), swap.prunable(model), swap.head(model)
-        packed, rest = storage.load(folder / PACKED, summed=True), _rest(folder, state)
+        state, names, output = model.state_dict(keep_vars=True), swap.prunable(model), swap.head(model)
+        packed, rest = storage.load(folder / PACKED, files[PACKED]), _rest(folder, files[REST], state)
         for name in [*names, *({output} & packed.keys())]:
             if name not in packed:
                 raise Problem(f"{PACKED} lacks the layer {name}", where=str(folder), hint="export the model again")
@@ -87,7 +88,7 @@ def load(folder: Path, *, dense: bool = False) -> nn.Module:
             last = {} if output is None else _output(model, output, packed, rest)
             for name in names:
                 swap.put(model, name, swap.weightless(PackedLinear(packed[name], rest.pop(f"{name}.bias", None))))
-            _fill(model, state, rest, (*names, *last), folder)
+            _fill(model, state, rest, {*names, *last}, folder)
             for name, layer in last.items():
                 swap.put(model, name, swap.weightless(layer))
             native.install(model)
@@ -146,11 +147,11 @@ def _grid(packed: Packed) -> Grid | None:
     return Grid(scales, torch.zeros_like(scales), 8, group_size(packed.shape[1], scales.shape[1]))
 
 
-def _rest(folder: Path, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _rest(folder: Path, content: mmap.mmap | bytes, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Reads the weights that are not packed, in the types that they are stored in."""
     try:
-        _, rest = mapped.read(folder / REST)
-    except (OSError, ValueError) as error:
+        _, rest = mapped.read(content)
+    except ValueError as error:
         what = f"the weights that are not packed cannot be read: {error}"
         raise Problem(what, where=str(folder / REST), hint="export the model again") from error
     for name in rest.keys() & state.keys():
@@ -171,18 +172,21 @@ def _skeleton(folder: Path) -> nn.Module:
 
 
 def _fill(
-    model: nn.Module, state: Mapping[str, Tensor], rest: Mapping[str, Tensor], layers: Iterable[str], folder: Path
+    model: nn.Module, state: Mapping[str, Tensor], rest: Mapping[str, Tensor], layers: Container[str], folder: Path
 ) -> None:
-    """Loads what is not packed, in the types of a model's state, and checks that nothing is left but the packed layers
-    and what is tied to others."""
-    filled = {state[name].data_ptr() for name in rest.keys() & state.keys()}
-    cast = {name: tensor.to(state[name].dtype) if name in state else tensor for name, tensor in rest.items()}
-    report = model.load_state_dict(cast, strict=False, assign=True)
-    own = tuple(f"{name}." for name in layers)
-    absent = {name for name in report.missing_keys if not name.startswith(own)}
+    """Puts what is not packed into a model, in the types of its state, and checks that nothing is left but the packed
+    layers and what is tied to others."""
+    places = {name for name in state if name.rpartition(".")[0] not in layers}
+    for name in rest.keys() & places:
+        tensor = rest[name].to(state[name].dtype)
+        parameter = isinstance(state[name], nn.Parameter)
+        swap.put(model, name, nn.Parameter(tensor, state[name].requires_grad) if parameter else tensor)
+    absent = places - rest.keys()
     if absent:  # what the file has twice is not tied; what is packed is missing, too, and holds nothing to compare with
-        model.tie_weights(missing_keys=set(report.missing_keys))
+        model.tie_weights(missing_keys=state.keys() - rest.keys())
+    filled = {state[name].data_ptr() for name in rest.keys() & places}
     lacking = sorted(name for name in absent if state[name].data_ptr() not in filled)
-    if lacking or report.unexpected_keys:
-        what = f"{REST} lacks {', '.join(lacking[:3])}" if lacking else f"{REST} has {report.unexpected_keys[0]}"
+    left = sorted(rest.keys() - places)
+    if lacking or left:
+        what = f"{REST} lacks {', '.join(lacking[:3])}" if lacking else f"{REST} has {left[0]}"
         raise Problem(what, where=str(folder), hint="export the model again")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from harness import exported
 from harness.inference import mapped
 
 
@@ -17,7 +18,7 @@ def written(tmp_path):
 
 def test_every_tensor_is_what_the_library_wrote(written):
     path, tensors = written
-    metadata, found = mapped.read(path)
+    metadata, found = mapped.read(exported.content(path))
     assert metadata == {"what": "all types"} and found.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
@@ -25,8 +26,8 @@ def test_every_tensor_is_what_the_library_wrote(written):
 
 def test_what_is_written_to_a_tensor_stays_in_the_process(written):
     path, tensors = written
-    mapped.read(path)[1]["far"].zero_()
-    assert torch.equal(mapped.read(path)[1]["far"], tensors["far"])
+    mapped.read(exported.content(path))[1]["far"].zero_()
+    assert torch.equal(mapped.read(exported.content(path))[1]["far"], tensors["far"])
 
 
 @pytest.mark.parametrize("kept", [0, 4, 8, 90, -1])
@@ -34,7 +35,7 @@ def test_a_cut_file_is_no_such_file(written, kept):
     path, _ = written
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(ValueError):
-        mapped.read(path)
+        mapped.read(exported.content(path))
 
 
 @pytest.mark.parametrize(
@@ -55,4 +56,12 @@ def test_a_cut_file_is_no_such_file(written, kept):
 def test_a_header_that_does_not_fit_is_refused(header, tmp_path):
     (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + b"1234")
     with pytest.raises(ValueError):
-        mapped.read(tmp_path / "file")
+        mapped.read(exported.content(tmp_path / "file"))
+
+
+def test_a_tensor_that_begins_at_no_multiple_of_its_size_is_refused(tmp_path):
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [1, 5]}}'
+    header += b" " * (-len(header) % 8)
+    (tmp_path / "file").write_bytes(len(header).to_bytes(8, "little") + header + b"12345")
+    with pytest.raises(ValueError, match="no multiple of its type's size"):
+        mapped.read(exported.content(tmp_path / "file"))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness import exported
 from harness.inference import formats, storage
 from harness.problems import Problem
 
@@ -44,7 +45,7 @@ def test_one_changed_bit_is_found(layers, tmp_path):
     path.write_bytes(content)
     with pytest.raises(Problem, match="damaged packed weights: its content is not what was written"):
         storage.load(path)
-    storage.load(path, summed=True)
+    storage.load(path, exported.content(path))
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -1])
