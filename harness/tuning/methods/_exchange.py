@@ -129,8 +129,12 @@ def _name(look: Look, band: Band, before: Tensor | None) -> Tensor:
     Returns:
         The sizes of what is named now.
     """
-    most = len(look.positions)
-    sizes, places = _top(look.size(band), most)
+    most, sizes = len(look.positions), look.size(band)
+    if before is not None and len(before) == most:
+        places = (sizes > before.min()).nonzero().view(-1)
+        sizes = sizes[places]
+    else:
+        sizes, places = _top(sizes, most)
     found = {"positions": places.to(look.positions.dtype) + band.start, "sums": band.gradient[places]}
     if before is not None:
         sizes, places = _top(torch.cat([before, sizes]), most)

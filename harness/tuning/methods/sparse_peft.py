@@ -8,7 +8,8 @@ re-implementation in the released code of LoRS does, which computes its scale an
 
 `ranks`, such as 32-24-16, is the neural low-rank search of SQFT: each training forward draws one of these ranks and
 uses that many of the first rows of A and columns of B, and what is merged is the middle one, its heuristic choice.
-Here every layer draws for itself; the release shares a draw among the layers of a block by default.
+As in the release q, k and v of a block share a draw: here whoever reads the same input does, gate and up too, and in
+T5 the k and v of every cross-attention.
 """
 
 from __future__ import annotations
@@ -88,8 +89,8 @@ def adapt(
     update = Update(_scale(a, alpha, scaled))
     if ranks is not None:
         space = _space(ranks)
-        drawn = int(torch.randint(len(space), ())) if training else _middle(space)
-        a, b = a[: space[drawn]], b[:, : space[drawn]]
+        used = space[_drawn(x, len(space)) if training else _middle(space)]
+        a, b = a[:used], b[:, :used]
     inner = dropped(x, dropout, training)
     if inner is x:
         return product(x, weight, keep, a, b, update)
@@ -109,6 +110,13 @@ def merge(
     a, b = (trained[name] for name in ("lora_A", "lora_B"))
     used = len(a) if ranks is None else _space(ranks)[_middle(_space(ranks))]
     return merged(weight, keep, a[:used], b[:, :used], _scale(a, alpha, scaled))
+
+
+def _drawn(x: Tensor, count: int) -> int:
+    """Returns one of `count` places, drawn once for an input: whoever reads the same tensor is given the same."""
+    if not hasattr(x, "drawn"):
+        x.drawn = int(torch.randint(count, ()))
+    return x.drawn
 
 
 def _middle(space: list[int]) -> int:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from harness import rooms
+from harness import models, rooms
 from harness.problems import Problem
+from harness.tuning import attach
 from harness.tuning.bits import Bits
 from harness.tuning.methods import _masked_product, sparse_peft
 
@@ -61,11 +62,41 @@ def test_training_draws_a_rank_and_the_middle_one_is_merged(slow):
         return slow("low_rank").masked(x, weight, keep, a[:rank], b[:, :rank], 16 / 4)
 
     torch.manual_seed(0)
-    drawn = [sparse_peft.adapt(x, weight, Bits.of(keep), trained, True, ranks="4-3-2-1") for _ in range(40)]
+    drawn = [sparse_peft.adapt(x.clone(), weight, Bits.of(keep), trained, True, ranks="4-3-2-1") for _ in range(40)]
     seen = {rank for rank in (4, 3, 2, 1) for y in drawn if torch.allclose(y, of(rank))}
     assert seen == {4, 3, 2, 1}
     assert torch.allclose(sparse_peft.adapt(x, weight, Bits.of(keep), trained, False, ranks="4-3-2-1"), of(3))
     assert torch.allclose(x @ sparse_peft.merge(weight, keep, trained, ranks="4-3-2-1").T, of(3))
+
+
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_layers_that_read_the_same_input_share_a_draw(tiny, batches, monkeypatch, recomputed):
+    used, product = [], sparse_peft.product
+
+    def noted(x, weight, keep, a, *rest):
+        used.append((weight, len(a)))
+        return product(x, weight, keep, a, *rest)
+
+    monkeypatch.setattr(sparse_peft, "product", noted)
+    model, batch = tiny().train(), batches["llama"]()
+    if recomputed:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    linears = [linear for block in models.blocks(model) for linear in block.linears]
+    keeps = {linear.name: torch.ones_like(linear.module.weight, dtype=torch.bool) for linear in linears}
+    attach.attach(model, keeps, "sparse_peft:rank=8,ranks=8-7-6-5-4-3-2-1")
+    name_of = {id(linear.module.weight): linear.name for linear in linears}
+    draws = set()
+    for _ in range(8):
+        used.clear()
+        model(**batch).loss.backward()
+        drawn = [(name_of[id(weight)], rank) for weight, rank in used]
+        ranks = dict(drawn)
+        assert len(set(drawn)) == len(ranks) == len(linears) == len(used) // (1 + recomputed)
+        for name in ranks:
+            if name.endswith("q_proj"):
+                assert ranks[name] == ranks[name.replace("q_proj", "k_proj")] == ranks[name.replace("q_proj", "v_proj")]
+        draws.add(tuple(ranks.values()))
+    assert len(draws) == 8 and all(len(set(ranks)) > 1 for ranks in draws)
 
 
 def test_ranks_are_an_option_in_text():
