@@ -35,7 +35,7 @@ COSTS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     },
     "avx2": {
         "dense": {"fp32": (4.1, 0), "bf16": (2.6, 0), "fp16": (4.1, 0), "int8": (2.0, 0)},
-        "bitmask": {"fp32": (8.8, 0), "bf16": (5.8, 0), "fp16": (6.4, 0), "int8": (7.2, 0)},
+        "bitmask": {"fp32": (8.8, 0), "bf16": (5.8, 0), "fp16": (6.4, 0), "int8": (4.8, 0)},
         "slot": {"fp32": (3.2, 0.39), "bf16": (2.7, 0.39), "fp16": (3.2, 0.39), "int8": (1.6, 0.39)},
         "index": {"fp32": (0, 0.39), "bf16": (0, 0.37), "fp16": (0, 0.37), "int8": (0, 0.35)},
     },
@@ -111,7 +111,7 @@ def estimates(weight: Tensor, precision: str = "fp32") -> list[Estimate]:
     if columns <= WIDEST:
         found.append(_estimate("index", stored * (2 + size), 0, stored, costs["index"][precision]))
         held = nn.functional.pad(keep, (0, -columns % 16)).view(rows, -1, 16).sum(2, dtype=torch.uint8)
-        for slots in (4, 8):
+        for slots in (2, 4, 8):
             tail = int((held.int() - slots).clamp_min_(0).sum())
             records = held.numel() * slots / 4
             taken = int(records * (2 + 4 * size) + tail * (2 + size))

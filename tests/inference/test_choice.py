@@ -44,6 +44,7 @@ def test_several_scales_a_row_want_a_format_that_holds_them(monkeypatch):
         ("avx512", 0.97, "fp32", "index"),
         ("avx2", 0.5, "int8", "dense"),
         ("avx2", 0.8, "int8", "slot:slots=4"),
+        ("avx2", 0.9, "int8", "slot:slots=2"),
         ("avx2", 0.97, "fp32", "index"),
     ],
 )

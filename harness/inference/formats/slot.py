@@ -3,13 +3,14 @@
 A tile is 8 rows x 16 columns. A slot is a 4-bit column number and a value; a row with fewer weights than slots fills
 up with zeros, the excess of a row with more is its tail: at 75% sparsity and 4 slots a sixth of the weights. Because
 the 16 activations of a tile fit one vector register, AVX2 fetches those of 32 slots by a byte shuffle, without a bit
-count or a sum across a vector: the format for decoding without AVX-512, 4 slots from about 70% sparsity and 8 below.
+count or a sum across a vector: the format for decoding without AVX-512, 2 slots from about 87% sparsity, 4 from 70%, 8
+below.
 
 Bytes per weight: slots/16 x (1/2 + bytes of a value) + the tail.
 
-Tensors: `tiles`, uint8 [row groups, tiles x slots/4, 16 + 32 x bytes of a value]: 32 column numbers and 32 values a
-record, 4 slots of 8 rows; `columns`, `values` and `rows`, the tail; with int8 `sums`, int32 [out, 1], of the slotted
-codes.
+Tensors: `tiles`, uint8 [row groups, records, 16 + 32 x bytes of a value]: 32 column numbers and 32 values a record, 4
+slots of 8 rows; a tile has slots/4 records, with 2 slots two tiles share one; `columns`, `values` and `rows`, the tail;
+with int8 `sums`, int32 [out, 1], of the slotted codes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RUN = index.RUN
 ROWS, COLUMNS, RECORD = 8, 16, 4
 
 
-def pack(codes: Tensor, groups: int, *, slots: Literal[4, 8] = 4) -> dict[str, Tensor]:
+def pack(codes: Tensor, groups: int, *, slots: Literal[2, 4, 8] = 4) -> dict[str, Tensor]:
     """A fixed number of slots in each 16 columns of a row, and a tail for the excess.
 
     Args:
@@ -53,26 +54,29 @@ def pack(codes: Tensor, groups: int, *, slots: Literal[4, 8] = 4) -> dict[str, T
     return tensors
 
 
-def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int], *, slots: Literal[4, 8] = 4) -> Tensor:
+def unpack(tensors: Mapping[str, Tensor], shape: tuple[int, int], *, slots: Literal[2, 4, 8] = 4) -> Tensor:
     """Returns the codes [out, in]."""
     tiles, dtype = tensors["tiles"], tensors["values"].dtype
     codes = torch.zeros(len(tiles) * ROWS, -(-shape[1] // COLUMNS) * COLUMNS, dtype=dtype)
     held = tiles[:, :, 16:].contiguous().view(dtype)
     group, record, place = held.nonzero(as_tuple=True)
-    row, _, nibble = (part[place] for part in _order(dtype))
+    row, slot, nibble = (part[place] for part in _order(dtype))
     byte = tiles[group, record, nibble % COLUMNS].long()
     column = torch.where(nibble < COLUMNS, byte & 15, byte >> 4)
-    codes[group * ROWS + row, record // (slots // RECORD) * COLUMNS + column] = held[group, record, place]
+    codes[group * ROWS + row, (record * RECORD + slot) // slots * COLUMNS + column] = held[group, record, place]
     codes = codes[: shape[0], : shape[1]].contiguous()
     index.scatter(codes, tensors)
     return codes
 
 
-def sizes(shape: tuple[int, int], size: int, stored: int, *, slots: Literal[4, 8] = 4) -> dict[str, tuple[int, ...]]:
+def sizes(shape: tuple[int, int], size: int, stored: int, *, slots: Literal[2, 4, 8] = 4) -> dict[str, tuple[int, ...]]:
     """Returns how large what it stores is, but for `rows` and `sums`; see `formats`."""
-    records = -(-shape[1] // COLUMNS) * slots // RECORD
-    tiles = (-(-shape[0] // ROWS), records, COLUMNS + ROWS * RECORD * size)
+    tiles = (-(-shape[0] // ROWS), _records(shape[1], slots), COLUMNS + ROWS * RECORD * size)
     return {"tiles": tiles, **index.sizes(shape, size, stored)}
+
+
+def _records(columns: int, slots: int) -> int:
+    return -(-(-(-columns // COLUMNS) * slots) // RECORD)
 
 
 def _rank(block: Tensor) -> Tensor:
@@ -104,12 +108,13 @@ def _order(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tiles(row: Tensor, column: Tensor, slot: Tensor, value: Tensor, shape: tuple[int, int], slots: int) -> Tensor:
-    groups, records = -(-shape[0] // ROWS), -(-shape[1] // COLUMNS) * slots // RECORD
-    record = (row // ROWS) * records + column // COLUMNS * (slots // RECORD) + slot // RECORD
+    groups, records = -(-shape[0] // ROWS), _records(shape[1], slots)
+    within = column // COLUMNS * slots + slot
+    record = (row // ROWS) * records + within // RECORD
     of_row, of_slot, nibble = _order(value.dtype)
     where = torch.empty(ROWS, RECORD, dtype=torch.int64)
     where[of_row, of_slot] = torch.arange(32)
-    place = where[row % ROWS, slot % RECORD]
+    place = where[row % ROWS, within % RECORD]
     values = value.new_zeros(groups * records * 32)
     values[record * 32 + place] = value
     numbers = torch.zeros(groups * records * 32, dtype=torch.uint8)

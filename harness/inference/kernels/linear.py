@@ -11,10 +11,10 @@ activations have so many bits (`activations`, 14 or 8), on a symmetric grid of e
 
 so each is off by at most step / 2, and a result by at most scale x sum|codes| x max|x| / 16382, or / 254 with 8 bits
 (and the rounding of fp32). 8 bits are the same everywhere: the levels are the nearest ones, of a tie the even, in every
-format, build and number of rows, and without a compiler (`rounded` says what is multiplied). Format `index`, and
-whatever else multiplies in floats, takes the rounded activations as floats, which is no faster. 14 bits are a bound of
-the error: where bytes are not multiplied activations are exact (`index`; `bitmask` without VNNI; the portable build;
-more than 32 rows in `slot`, without VNNI, or of a bitmask with 74% zeros or more).
+format, build and number of rows, and without a compiler (`rounded` says what is multiplied). What multiplies in floats
+takes the rounded activations as floats, which is no faster: `index`, but for 2 to 32 rows with VNNI. 14 bits are a
+bound of the error: where bytes are not multiplied activations are exact (`index`; the portable build; more than 32 rows
+in `slot`, without VNNI, or of a bitmask with 74% zeros or more).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from harness import rooms
 from harness.inference import formats, native
 from harness.inference.kernels import build, isa, linear
 
-FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8")
+FORMATS = ("dense", "bitmask", "index", "slot:slots=2", "slot", "slot:slots=8")
 BITS = ((14,), linear.BITS)
 """Of activations, with floats and with int8."""
 

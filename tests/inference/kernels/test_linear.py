@@ -18,7 +18,7 @@ from harness.problems import Problem
 from harness.quantization.grid import Grid
 
 BUILDS = [name for name in isa.FEATURES if isa.has(name)]
-FORMATS = ("dense", "bitmask", "index", "slot", "slot:slots=8", "2:4")
+FORMATS = ("dense", "bitmask", "index", "slot:slots=2", "slot", "slot:slots=8", "2:4")
 
 pytestmark = pytest.mark.skipif(build.reason() is not None, reason=str(build.reason()))
 

@@ -138,7 +138,7 @@ class Planes {
       for (int64_t k = 0; k < run; k += LANES) {
         const Whole level = grid.levels(x + first + k, in - first - k) + OFFSET<PLANES>;
         for (int plane = 0; plane < PLANES; plane++) {
-          const Bytes bytes = __builtin_convertvector(PLANES == 1 ? level : level >> (7 * plane) & 127, Bytes);
+          const Bytes bytes = low_bytes(PLANES == 1 ? level : level >> (7 * plane) & 127);
           memcpy(to + plane * run + k, &bytes, sizeof bytes);
         }
       }

@@ -21,9 +21,10 @@ inline Lanes expand(const int8_t* p, __mmask16 bits) {
 
 #elif defined(__AVX2__)
 
-// For each byte of the mask, where each byte of eight floats comes from; 0x80 makes a zero.
+// For each byte of the mask, where each byte of eight floats comes from; 0x80 makes a zero. Of sixteen codes, those of the
+// second byte come after as many as the first has: the sum of `bytes` of the first and `more_bytes` of the second.
 struct Places {
-  alignas(32) uint8_t floats[256][32], high_words[256][32], words[256][16], low_bytes[256][32];
+  alignas(32) uint8_t floats[256][32], high_words[256][32], words[256][16], bytes[256][16], more_bytes[256][16];
   Places() {
     memset(this, 0x80, sizeof *this);
     for (int bits = 0; bits < 256; bits++)
@@ -35,8 +36,12 @@ struct Places {
           high_words[bits][4 * lane + 2 + byte] = 2 * rank + byte;
           words[bits][2 * lane + byte] = 2 * rank + byte;
         }
-        low_bytes[bits][4 * lane + 3] = rank++;
+        bytes[bits][lane] = more_bytes[bits][8 + lane] = rank++;
       }
+    for (int bits = 0; bits < 256; bits++) {
+      memset(bytes[bits] + 8, __builtin_popcount(bits), 8);
+      memset(more_bytes[bits], 0, 8);
+    }
   }
 };
 const Places places;
@@ -55,10 +60,12 @@ inline Lanes expand(const BFloat* p, uint32_t bits) {
 inline Lanes expand(const Half* p, uint32_t bits) {
   return _mm256_cvtph_ps(_mm_shuffle_epi8(at(p), _mm_load_si128((const __m128i*)places.words[bits])));
 }
-// A code lands in the top byte of its lane, from where an arithmetic shift brings it down with its sign.
+// Sixteen codes.
+inline __m128i expand_codes(const int8_t* p, const uint8_t* bits) {
+  return _mm_shuffle_epi8(at(p), _mm_add_epi8(at(places.bytes[bits[0]]), at(places.more_bytes[bits[1]])));
+}
 inline Lanes expand(const int8_t* p, uint32_t bits) {
-  const __m256i codes = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(at(p)), place(places.low_bytes[bits]));
-  return _mm256_cvtepi32_ps(_mm256_srai_epi32(codes, 24));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_shuffle_epi8(at(p), at(places.bytes[bits]))));
 }
 
 #else
@@ -101,17 +108,26 @@ class Cursor {
 #endif
 #if defined(__AVX512VNNI__)
   static constexpr bool CODES = true;
-  static constexpr int PARTS = 1;
+  static constexpr int PARTS = 1, CHAINS = 2;
   using Codes = __m512i;
   Codes codes(int) const { return _mm512_maskz_expand_epi8(*mask_, _mm512_loadu_si512(p_)); }
+#elif defined(__AVX2__)
+  static constexpr bool CODES = true;
+  static constexpr int PARTS = 1, CHAINS = 1;
+  using Codes = __m256i;
+  Codes codes(int j) const {
+    const auto part = [&](int k) {
+      const V* first = k ? p_ + __builtin_popcountll(*mask_ << (WORD - 16 * k)) : p_;
+      return expand_codes(first, (const uint8_t*)mask_ + 2 * k);
+    };
+    return _mm256_set_m128i(part(2 * j + 1), part(2 * j));
+  }
 #else
   static constexpr bool CODES = false;
 #endif
   void next() {
-#if defined(__AVX512F__)
     p_ += __builtin_popcountll(*mask_);
-#else
-    p_ += taken_;
+#if !defined(__AVX512F__)
     taken_ = 0;
 #endif
     mask_++;

@@ -9,7 +9,7 @@ class Cursor {
  public:
   static constexpr bool PAIRED = std::is_same_v<V, BFloat>;
   static constexpr bool CODES = true;
-  static constexpr int PARTS = 2;
+  static constexpr int PARTS = 2, CHAINS = 2;
   explicit Cursor(const V* values) : p_(values) {}
   Lanes floats(int j) const {
     if constexpr (PAIRED)

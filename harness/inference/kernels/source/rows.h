@@ -1,6 +1,7 @@
 // Products row by row, for formats that give a row's weights in order: a cursor stands on a word of 64 columns and takes
 // LANES weights of it at a time as floats, or 32 or 64 codes as bytes. A cursor that is PAIRED takes the even ones of
-// 2 x LANES columns first, then the odd ones: two bf16 that share 32 bits become floats by a shift and by a mask.
+// 2 x LANES columns first, then the odd ones: two bf16 that share 32 bits become floats by a shift and by a mask. It has as
+// many CHAINS, sums of codes that do not wait for each other, as its own work leaves waits to fill.
 #pragma once
 #include <type_traits>
 #include "activations.h"
@@ -60,7 +61,7 @@ template <int PLANES, int R, int B, class Cursor>
 inline void rows_of_codes(Cursor* cursors, const Call& call, const Planes<PLANES>& x, Rows rows, int64_t first) {
   using Codes = typename Cursor::Codes;
   constexpr int STEPS = WORD / sizeof(Codes);
-  constexpr int CHAINS = R * B <= 2 ? 2 : 1;
+  constexpr int CHAINS = R * B <= 2 ? Cursor::CHAINS : 1;
   const int64_t columns = call.words() * WORD, groups = call.groups();
   float totals[R][B] = {};
   for (int64_t g = 0, k = 0; g < groups; g++) {

@@ -1,4 +1,4 @@
-// Tiles of 8 rows x 16 columns with 4 or 8 slots a row, and a tail of single entries for what did not fit.
+// Tiles of 8 rows x 16 columns with 2, 4 or 8 slots a row, and a tail of single entries for what did not fit.
 // Tensors: tiles [row groups, records, bytes of a record], columns, values, rows [out + 1].
 #include "entries.h"
 #include "rows.h"
@@ -11,34 +11,37 @@ constexpr int ROWS = 8;
 
 struct Tiles {
   const uint8_t* bytes;
-  int64_t tiles, each;  // records of a tile
+  int64_t records;  // of a row group
+  int shift;        // of a slot's place in its row to its tile
 
   explicit Tiles(const Call& call)
-      : bytes((const uint8_t*)call.tensors[0]), tiles((call.in + TILE - 1) / TILE), each(call.slots / 4) {}
+      : bytes((const uint8_t*)call.tensors[0]),
+        records(((call.in + TILE - 1) / TILE * call.slots + 3) / 4),
+        shift(__builtin_ctz(call.slots)) {}
   template <class V>
-  const uint8_t* group(int64_t g) const { return bytes + g * tiles * each * RECORD<V>; }
+  const uint8_t* group(int64_t g) const { return bytes + g * records * RECORD<V>; }
+  int64_t tile(int64_t record, int slot = 0) const { return (4 * record + slot) >> shift; }
 };
 
 #if defined(__AVX2__)
 
 // The tiles' part of 8 rows' products in floats.
-template <int B, class V>
+template <bool PAIRED, int B, class V>
 inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int64_t first, float* to) {
   Floats<8> part[B][2] = {};
   const uint8_t* record = of.group<V>(g);
-  for (int64_t tile = 0; tile < of.tiles; tile++)
-    for (int64_t r = 0; r < of.each; r++, record += RECORD<V>) {
-      for (int64_t line = 0; line < RECORD<V>; line += 64) fetch_far(record, line);
-      const __m256i where = numbers(record);
-      Floats<8> weights[4], picks[4];
-      values((const V*)(record + 16), weights);
+  for (int64_t r = 0; r < of.records; r++, record += RECORD<V>) {
+    for (int64_t line = 0; line < RECORD<V>; line += 64) fetch_far(record, line);
+    const __m256i where = numbers(record);
+    Floats<8> weights[4], picks[4];
+    values((const V*)(record + 16), weights);
 #pragma GCC unroll 4
-      for (int b = 0; b < B; b++) {
-        pick(x.tile(first + b, tile), where, picks);
+    for (int b = 0; b < B; b++) {
+      pick<PAIRED>(x.tile(first + b, of.tile(r)), where, picks);
 #pragma GCC unroll 4
-        for (int slot = 0; slot < 4; slot++) part[b][slot % 2] += weights[slot] * picks[slot];
-      }
+      for (int slot = 0; slot < 4; slot++) part[b][slot % 2] += weights[slot] * picks[slot];
     }
+  }
   for (int b = 0; b < B; b++) {
     part[b][0] += part[b][1];
     memcpy(to + b * ROWS, &part[b][0], sizeof part[b][0]);
@@ -46,22 +49,23 @@ inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int
 }
 
 // The same of int8 codes and planes of activations: exact integers, a lane a row.
-template <int PLANES, int B>
+template <bool PAIRED, int PLANES, int B>
 inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes<PLANES>& x, const int32_t* sums, int64_t first, float* to) {
   __m256i part[B][PLANES] = {};
   const uint8_t* record = of.group<int8_t>(g);
-  for (int64_t tile = 0; tile < of.tiles; tile++)
-    for (int64_t r = 0; r < of.each; r++, record += RECORD<int8_t>) {
-      fetch_far(record);
-      const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
+  for (int64_t r = 0; r < of.records; r++, record += RECORD<int8_t>) {
+    fetch_far(record);
+    const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
 #pragma GCC unroll 4
-      for (int b = 0; b < B; b++)
+    for (int b = 0; b < B; b++)
 #pragma GCC unroll 2
-        for (int plane = 0; plane < PLANES; plane++) {
-          const uint8_t* bytes = x.row(first + b) + (PLANES * tile + plane) * TILE;
-          part[b][plane] = dot<PLANES>(part[b][plane], picked(bytes, where), codes);
-        }
-    }
+      for (int plane = 0; plane < PLANES; plane++) {
+        const uint8_t* bytes = x.row(first + b) + (PLANES * of.tile(r) + plane) * TILE;
+        __m256i picks = picked(bytes, where);
+        if (PAIRED) picks = _mm256_blend_epi16(picks, picked(bytes + PLANES * TILE, where), 0xaa);
+        part[b][plane] = dot<PLANES>(part[b][plane], picks, codes);
+      }
+  }
   constexpr int TOP = OFFSET<PLANES> >> 7 * (PLANES - 1);
   const __m256i offset = _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i*)sums), _mm256_set1_epi32(TOP));
   for (int b = 0; b < B; b++) {
@@ -74,17 +78,16 @@ inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes<PLANES>& x, 
 
 #else
 
-template <int B, class V>
+template <bool, int B, class V>
 inline void tiles_of_floats(const Tiles& of, int64_t g, const Activations& x, int64_t first, float* to) {
   memset(to, 0, B * ROWS * sizeof(float));
   const uint8_t* record = of.group<V>(g);
-  for (int64_t tile = 0; tile < of.tiles; tile++)
-    for (int64_t r = 0; r < of.each; r++, record += RECORD<V>)
-      for (int row = 0; row < ROWS; row++)
-        for (int slot = 0; slot < 4; slot++)
-          for (int b = 0; b < B; b++)
-            to[b * ROWS + row] += value_at((const V*)(record + 16), row, slot) *
-                                  x.row(first + b)[tile * TILE + number_at<V>(record, row, slot)];
+  for (int64_t r = 0; r < of.records; r++, record += RECORD<V>)
+    for (int row = 0; row < ROWS; row++)
+      for (int slot = 0; slot < 4; slot++)
+        for (int b = 0; b < B; b++)
+          to[b * ROWS + row] += value_at((const V*)(record + 16), row, slot) *
+                                x.row(first + b)[of.tile(r, slot) * TILE + number_at<V>(record, row, slot)];
 }
 using BytePlanes = Activations;
 
@@ -113,12 +116,12 @@ void multiply_by(const Call& call, Part tiles) {
   });
 }
 
-template <class V>
+template <class V, bool PAIRED>
 void multiply_floats_by(const Call& call) {
   const Tiles tiles(call);
   const BytePlanes x(call);
   multiply_by<V>(call, [&](int64_t g, auto b, int64_t first, float* to) {
-    tiles_of_floats<decltype(b)::value, V>(tiles, g, x, first, to);
+    tiles_of_floats<PAIRED, decltype(b)::value, V>(tiles, g, x, first, to);
   });
 }
 
@@ -126,25 +129,25 @@ void multiply_floats_by(const Call& call) {
 template <class V>
 struct Row {
   const uint8_t* group;
-  int64_t tiles, each;
+  const Tiles* of;
   int row;
   EntriesOfRow<V> tail;
 
   template <class F>
   void word(int64_t word, float scale, F f) {
-    constexpr int64_t TILES = WORD / TILE;
-    for (int64_t tile = 0; tile < TILES && word * TILES + tile < tiles; tile++)
-      for (int64_t r = 0; r < each; r++) {
-        const uint8_t* record = group + ((word * TILES + tile) * each + r) * RECORD<V>;
-        for (int slot = 0; slot < 4; slot++)
-          f(tile * TILE + number_at<V>(record, row, slot), value_at((const V*)(record + 16), row, slot) * scale);
-      }
+    const int64_t each = (WORD / TILE << of->shift) / 4;
+    for (int64_t r = word * each; r < (word + 1) * each && r < of->records; r++) {
+      const uint8_t* record = group + r * RECORD<V>;
+      for (int slot = 0; slot < 4; slot++)
+        f(of->tile(r, slot) * TILE - word * WORD + number_at<V>(record, row, slot),
+          value_at((const V*)(record + 16), row, slot) * scale);
+    }
     tail.word(word, scale, f);
   }
 };
 
 #if defined(__AVX2__)
-template <int PLANES>
+template <int PLANES, bool PAIRED>
 void multiply_codes(const Call& call) {
   const Tiles tiles(call);
   const Planes<PLANES> x(call, TILE);
@@ -153,18 +156,18 @@ void multiply_codes(const Call& call) {
   memset(sums.get(), 0, groups * ROWS * sizeof(int32_t));
   memcpy(sums.get(), call.sums, call.out * sizeof(int32_t));
   multiply_by<int8_t>(call, [&](int64_t g, auto b, int64_t first, float* to) {
-    tiles_of_codes<PLANES, decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
+    tiles_of_codes<PAIRED, PLANES, decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
   });
 }
 #endif
 
-template <class V>
+template <class V, bool PAIRED>
 void multiply_few(const Call& call) {
 #if defined(__AVX2__)
   if constexpr (std::is_same_v<V, int8_t>)
-    return by_planes(call, [&](auto planes) { multiply_codes<planes.value>(call); });
+    return by_planes(call, [&](auto planes) { multiply_codes<planes.value, PAIRED>(call); });
 #endif
-  multiply_floats_by<V>(call);
+  multiply_floats_by<V, PAIRED>(call);
 }
 
 }  // namespace
@@ -175,11 +178,12 @@ extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t
   with_rounded(call, [](const Call& own) {
     by_precision(own.precision, [&](auto* type) {
       using V = std::decay_t<decltype(*type)>;
-      if (own.batch <= DECODE) return by_batch(own, [](const Call& part) { multiply_few<V>(part); });
+      if (own.batch <= DECODE)
+        return by_batch(own, own.slots == 2 ? multiply_few<V, true> : multiply_few<V, false>);
       const Tiles of(own);
       const Entries<V> tail(own, 1);
       multiply_columns(own, [&](int64_t row) {
-        return Row<V>{of.group<V>(row / ROWS), of.tiles, of.each, (int)(row % ROWS), tail.row(row)};
+        return Row<V>{of.group<V>(row / ROWS), &of, (int)(row % ROWS), tail.row(row)};
       });
     });
   });

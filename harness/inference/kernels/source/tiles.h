@@ -1,4 +1,5 @@
-// A record of format slot: 4 slots for each of 8 rows in 16 columns, 32 column numbers of 4 bits and 32 values.
+// A record of format slot: 4 slots for each of 8 rows in 16 columns, 32 column numbers of 4 bits and 32 values. A PAIRED one
+// is of two tiles: the first two slots have columns of the one, the others of the next.
 // `slot.py` fixes the order of both; the two must agree.
 #pragma once
 #include "activations.h"
@@ -49,9 +50,13 @@ inline __m256i picked(const uint8_t* plane, __m256i numbers) {
 }
 
 // The activations of 4 slots of 8 rows.
+template <bool PAIRED>
 inline void pick(const uint8_t* tile, __m256i numbers, Floats<8>* to) {
-  const __m256i p0 = picked(tile, numbers), p1 = picked(tile + 16, numbers);
-  const __m256i p2 = picked(tile + 32, numbers), p3 = picked(tile + 48, numbers);
+  const auto plane = [&](int byte) {
+    const __m256i some = picked(tile + 16 * byte, numbers);
+    return PAIRED ? _mm256_blend_epi32(some, picked(tile + 64 + 16 * byte, numbers), 0xcc) : some;
+  };
+  const __m256i p0 = plane(0), p1 = plane(1), p2 = plane(2), p3 = plane(3);
   const __m256i low01 = _mm256_unpacklo_epi8(p0, p1), high01 = _mm256_unpackhi_epi8(p0, p1);
   const __m256i low23 = _mm256_unpacklo_epi8(p2, p3), high23 = _mm256_unpackhi_epi8(p2, p3);
   to[0] = (Floats<8>)_mm256_unpacklo_epi16(low01, low23);

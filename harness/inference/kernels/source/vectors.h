@@ -32,6 +32,17 @@ inline Whole nearest(Lanes v) {
 #endif
 }
 
+// The low byte of each; for AVX2 the compiler would take every lane out by itself.
+inline Bytes low_bytes(Whole v) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  const __m256i fours = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+  const __m256i eight = _mm256_permutevar8x32_epi32(fours, _mm256_set_epi32(0, 0, 0, 0, 0, 0, 4, 0));
+  return (Bytes)_mm_cvtsi128_si64(_mm256_castsi256_si128(eight));
+#else
+  return __builtin_convertvector(v, Bytes);
+#endif
+}
+
 inline float to_float(float value) { return value; }
 inline float to_float(int8_t value) { return value; }
 inline float to_float(BFloat value) {

@@ -66,6 +66,17 @@ inline void scaled(const V* values, int64_t count, float scale, float* to) {
   }
 }
 
+// Stores a tile, LANES rows of weights by as many rows of activations from `first` on; `held` rows are there.
+inline void store_tile(const Call& call, Lanes* tile, int64_t row, int64_t held, int64_t first) {
+  transpose(tile);
+  Lanes bias = {};
+  if (call.bias) memcpy(&bias, call.bias + row, held * sizeof(float));
+  for (int64_t i = 0; i < LANES && first + i < call.batch; i++) {
+    const Lanes result = tile[i] + bias;
+    memcpy(call.y + (first + i) * call.out + row, &result, held * sizeof(float));
+  }
+}
+
 // The products with N vectors of rows of activations; `at(row)` gives a row's weights.
 template <int N, class At>
 void multiply_part(const Call& call, int64_t first, At at) {
@@ -93,14 +104,7 @@ void multiply_part(const Call& call, int64_t first, At at) {
       for (int64_t b = 0; b < WIDTH; b += LANES) {
         Lanes tile[LANES];
         for (int i = 0; i < LANES; i++) tile[i] = load<LANES>(sums.get() + (row - begin + i) * WIDTH + b);
-        transpose(tile);
-        const int64_t held = row + LANES < end ? LANES : end - row;
-        Lanes bias = {};
-        if (call.bias) memcpy(&bias, call.bias + row, held * sizeof(float));
-        for (int64_t i = 0; i < LANES && first + b + i < call.batch; i++) {
-          const Lanes result = tile[i] + bias;
-          memcpy(call.y + (first + b + i) * call.out + row, &result, held * sizeof(float));
-        }
+        store_tile(call, tile, row, row + LANES < end ? LANES : end - row, first + b);
       }
   });
 }
