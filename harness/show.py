@@ -164,15 +164,12 @@ def status(planned: Plan, store: Store) -> None:
     console.print("\n" + planned.summary(), markup=False)
 
 
-def cleaned(found: Mapping[Path, int], freed: Mapping[Path, int] | None) -> None:
-    """Prints what may go, or what went (`freed`): bytes by folder."""
-    rows = [("folder", "size"), *((str(folder), memory(size)) for folder, size in (freed or found).items())]
-    _print_quickly(rows)
-    of = f"of {len(found)} {'folder' if len(found) == 1 else 'folders'}"
-    if freed is None:
-        console.print(f"\n{memory(sum(found.values()))} {of} can be freed: give --yes", markup=False)
-    else:
-        console.print(f"\n{memory(sum(freed.values()))} {of} freed", markup=False)
+def weights(found: Mapping[Path, int]) -> None:
+    """Prints the results whose weights may be freed, with their bytes."""
+    if found:
+        _print_quickly([("result", "weights"), *((str(folder), memory(size)) for folder, size in found.items())])
+    given = f"{len(found)} result{'s' if len(found) != 1 else ''}, {memory(sum(found.values()))}"
+    console.print(f"\n{given}: `--yes` frees them" if found else "there are no weights that nothing has still to read")
 
 
 def findings(found: Iterable[Finding]) -> None:

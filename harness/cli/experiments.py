@@ -157,24 +157,34 @@ def report(
 def clean(
     names: SomeNames = None,
     scale: Annotated[str | None, typer.Option(help="One scale; by default all.")] = None,
-    others: Annotated[bool, typer.Option(help="What no entry asks for: trials, results of older code.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is only shown.")] = False,
     results: Results = None,
 ):
     """Frees the disk of weights that nothing has still to read; records stay, and a later run computes them again."""
     from harness import show
     from harness.runs import clean as cleaning
+    from harness.runs.plan import plan
     from harness.spec import entry as spec
+    from harness.spec.grid import cells
 
-    if others and (names or scale):
-        raise Problem("--others is about what no entry asks for: it takes no name and no scale")
-    store = _store(results)
-    chosen = [spec.read(name, each) for name in _expand(names or ["all"]) for each in spec.scales(name)]
-    planned = _plan([entry for entry in chosen if scale in (None, entry.scale)], store)
-    found = (cleaning.others if others else cleaning.idle)(planned, store)
-    show.cleaned(found, {folder: cleaning.remove(folder) for folder in found} if yes else None)
-    if others and planned.unplanned:
-        print(f"{planned.unplanned} cells cannot be planned on this machine: results of theirs would be among these")
+    store, chosen = _store(results), {*_expand(names or ["all"])}
+    entries = [spec.read(name, each) for name in _expand(["all"]) for each in spec.scales(name)]
+    planned = plan([cell for entry in entries for cell in cells(entry)], store)
+    if scale not in (None, *(entry.scale for entry in entries if entry.name in chosen)):
+        raise unknown("scale", scale, sorted({entry.scale for entry in entries}))
+    mine = [item for item in planned.cells if item.cell.entry in chosen and scale in (None, item.cell.scale)]
+    found = cleaning.idle(planned, store, dict.fromkeys(stage for item in mine for stage in item.needs))
+    if yes and found and (holder := store.busy()):
+        hint = "clean when it is done, or give `harness run` --lean"
+        raise Problem(f"{holder} is computing here, and may read these weights", where=str(store.root), hint=hint)
+    show.weights(found)
+    if not yes:
+        return
+    trouble = cleaning.free(found)
+    print(f"{len(found) - len(trouble)} of {len(found)} freed")
+    print_problems(trouble)
+    if trouble:
+        raise typer.Exit(1)
 
 
 @app.command()

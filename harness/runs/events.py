@@ -60,6 +60,15 @@ class StageWaiting:
 
 
 @dataclass(frozen=True)
+class WeightsFreed:
+    """The weights of a finished stage were freed, so many bytes; `trouble` is why they could not be."""
+
+    stage: Stage
+    size: int
+    trouble: str | None
+
+
+@dataclass(frozen=True)
 class CellDone:
     """All stages of a cell are done; `folders` by role: prepare, prune, pretrain, tune, evaluate/<name>."""
 
@@ -76,4 +85,4 @@ class CellFailed:
     message: str
 
 
-Event = StageStarted | StageProgress | StageDone | StageFailed | StageWaiting | CellDone | CellFailed
+Event = StageStarted | StageProgress | StageDone | StageFailed | StageWaiting | WeightsFreed | CellDone | CellFailed

@@ -27,12 +27,13 @@ from harness.runs.events import (
     StageProgress,
     StageStarted,
     StageWaiting,
+    WeightsFreed,
 )
 from harness.runs.job import Job, Progress, StageModule
 from harness.runs.keys import Stage
-from harness.runs.plan import Plan, PlannedCell
+from harness.runs.plan import Plan, PlannedCell, read
 from harness.runs.processes import ALONE, Processes
-from harness.runs.store import COMPUTED, State, Store
+from harness.runs.store import COMPUTED, FINISHED, State, Store
 from harness.runs.work import Work
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def execute(
                 continue
             yield from run.cells(stage, outcome)
             if lean:
-                run.free(stage)
+                yield from run.free(stage)
             if fail_fast and isinstance(outcome, StageFailed):
                 return
         if later == waiting:
@@ -106,6 +107,8 @@ class _Run:
         self.outcomes: dict[Stage, Outcome] = {}
         self.told: set[PlannedCell] = set()
         self.announced: set[Stage] = set()
+        again: tuple[State, ...] = ("failed", "damaged") if retry else ()
+        self.read = read({stage: store.state(stage) for stage in plan.stages}, (*COMPUTED, *again))
 
     def settle(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
         """Returns what has come of a stage, computing it if need be; None while that is up to others."""
@@ -115,17 +118,14 @@ class _Run:
         if None in parents:
             return None
         try:
-            state = self._state(stage)
-            if state == "freed" and self._read_again(stage):
-                self.store.discard(stage)
-                state = "missing"
+            state = self._cleared(stage) if self.retry else self.store.state(stage)
         except OSError as error:
             outcome = self._failed(stage, f"the store cannot be written: {error}")
             yield outcome
             return outcome
         if state == "failed":
             outcome = self._failed(stage, self.store.error(stage), self.store.log(stage), earlier=True)
-        elif state in ("cached", "freed", "damaged"):
+        elif state in ("cached", "damaged") or (state == "freed" and stage not in self.read):
             outcome = self._found(stage)
         else:
             return (yield from self._compute(stage))
@@ -147,25 +147,22 @@ class _Run:
                 continue
             self.told.add(item)
 
-    def free(self, stage: Stage) -> None:
-        """Frees the weights that a stage read and that no other stage of the plan has still to read."""
+    def free(self, stage: Stage) -> Iterator[WeightsFreed]:
+        """Frees the weights that a stage read, unless another of the plan has still to, or others may be reading."""
         for parent in dict.fromkeys(stage.parents.values()):
-            if all(isinstance(self.outcomes.get(reader), Path) for reader in self.plan.readers(parent)):
-                with contextlib.suppress(Problem, OSError):  # it stays, and is tried again in the next lean run
-                    freeing.free(self.store.folder(parent))
-
-    def _read_again(self, stage: Stage) -> bool:
-        """Returns whether a stage of the plan is to be computed that reads this one, itself or through freed ones."""
-        states = {reader: self._state(reader) for reader in self.plan.readers(stage)}
-        return any(state in COMPUTED or (state == "freed" and self._read_again(each)) for each, state in states.items())
-
-    def _state(self, stage: Stage) -> State:
-        return self._cleared(stage) if self.retry else self.store.state(stage)
+            done = all(isinstance(self.outcomes.get(reader), Path) for reader in self.plan.readers(parent))
+            if done and not self.store.busy():
+                try:
+                    freed, trouble = freeing.free(self.store.folder(parent)), None
+                except (Problem, OSError) as error:
+                    freed, trouble = 0, str(error)
+                if freed or trouble:
+                    yield WeightsFreed(parent, freed, trouble)
 
     def _cleared(self, stage: Stage) -> State:
         """Removes what stands in the way of computing a failed or damaged stage again; looks at every byte for that."""
         state = self.store.state(stage)
-        if state == "cached" and self._found(stage, every_byte=True) != self.store.folder(stage):
+        if state in FINISHED and self._found(stage, every_byte=state == "cached") != self.store.folder(stage):
             self.store.discard(stage)
         elif state in ("failed", "damaged"):
             self.store.clear(stage)
@@ -180,8 +177,11 @@ class _Run:
 
     def _compute(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
         try:
-            parents = {role: self.store.open(parent) for role, parent in stage.parents.items()}
-            work = self.store.begin(stage)
+            if self.store.holder(stage):  # it reads its parents, which may be gone when it is done
+                work = None
+            else:
+                parents = {role: self.store.open(parent) for role, parent in stage.parents.items()}
+                work = self.store.begin(stage)
         except (Problem, OSError) as error:  # nothing of this stage was begun, so no error of its own is kept
             full = disk.full(error, self.store.root)
             outcome = self._failed(stage, str(self._disk_full(stage, 0) if full else error))

@@ -6,10 +6,13 @@ a byte; an empty file `freed` says that this was meant. A stage that has to read
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 from harness.problems import Problem
-from harness.runs import files, shapes
+from harness.runs import disk, files, shapes
+from harness.runs.work import DONE
 
 FREED = "freed"
 LARGE = 2**24
@@ -26,37 +29,45 @@ def weights(name: str, size: int) -> bool:
     return size > LARGE and name.endswith(".safetensors")
 
 
-def size(folder: Path) -> int:
-    """Returns the bytes that freeing a result would give."""
-    return sum(path.stat().st_size for path in _large(folder))
+def held(folder: Path) -> dict[Path, int]:
+    """Returns the weights of a finished result that are there, and the bytes of each.
+
+    Raises:
+        OSError, ValueError, KeyError: What the result says of itself cannot be read.
+    """
+    said = json.loads((folder / DONE).read_text(encoding="utf8"))["files"]
+    paths = [folder / name for name, about in said.items() if weights(name, about["size"])]
+    return {path: size for path in paths if (size := path.stat().st_size) > LARGE}
 
 
 def free(folder: Path) -> int:
     """Frees the weights of a finished result; returns the bytes.
 
-    A process that has mapped them keeps what it has; a kill on the way leaves a result that counts as freed.
+    A process that has mapped them keeps what it has, but where the disk is full: then they are cut where they lie. A
+    kill on the way leaves a result that counts as freed.
 
     Raises:
         OSError: It cannot be written.
         Problem: One of its files is no safetensors file.
     """
-    headers = {path: _header(path) for path in _large(folder)}
-    freed = size(folder) - sum(map(len, headers.values()))
+    there = held(folder)
+    headers = {path: _header(path) for path in there}
     if headers:
         files.replace(folder / FREED, "")
     for path, header in headers.items():
-        files.replace(path, header)
-    return freed
+        try:
+            files.replace(path, header)
+        except OSError as error:
+            if error.errno not in disk.FULL:
+                raise
+            os.truncate(path, len(header))
+    return sum(there.values()) - sum(map(len, headers.values()))
 
 
 def problem(folder: Path) -> Problem:
     """Returns the problem of somebody who wants weights that were freed."""
     hint = "to have them computed again, remove this folder and run its experiment"
     return Problem("the weights of this result were freed", where=str(folder), hint=hint)
-
-
-def _large(folder: Path) -> list[Path]:
-    return [path for path in files.inside(folder) if weights(path.name, path.stat().st_size)]
 
 
 def _header(file: Path) -> bytes:

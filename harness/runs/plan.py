@@ -12,7 +12,7 @@ is the same for every calibration seed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -145,10 +145,22 @@ def arrange(cells: Sequence[PlannedCell], store: Store, missing: Sequence[Proble
     """
     stages = dict.fromkeys(stage for item in cells for stage in item.needs)
     states = {stage: store.state(stage) for stage in stages}
-    for stage in reversed(states):
-        if states[stage] in COMPUTED:
-            states |= {parent: "missing" for parent in stage.parents.values() if states[parent] == "freed"}
+    states |= {stage: "missing" for stage in read(states) if states[stage] == "freed"}
     return Plan(tuple(cells), states, tuple(missing), unplanned)
+
+
+def read(states: Mapping[Stage, State], computed: Collection[State] = COMPUTED) -> set[Stage]:
+    """Returns the stages whose weights are read by what is to be computed, the freed ones among them too.
+
+    Args:
+        states: How stages stand, parents first.
+        computed: The states of what is computed.
+    """
+    found: set[Stage] = set()
+    for stage in reversed(states):
+        if states[stage] in computed or (states[stage] == "freed" and stage in found):
+            found |= set(stage.parents.values())
+    return found
 
 
 def missing_sources(entry: Entry) -> list[Problem]:

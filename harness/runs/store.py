@@ -13,13 +13,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.problems import Problem
-from harness.runs import code, files, freeing, lease
+from harness.runs import code, files, freeing, lease, shapes
 from harness.runs.keys import Stage
-from harness.runs.work import DONE, ERROR, Work, place, signature
+from harness.runs.work import DONE, ERROR, PARTIAL, Work, place, signature
 
 State = Literal["cached", "freed", "running", "interrupted", "failed", "damaged", "missing"]
 FINISHED: tuple[State, ...] = ("cached", "freed")
@@ -45,9 +46,11 @@ class Store:
     def state(self, stage: Stage) -> State:
         """Returns how a stage stands, from names and sizes alone; `open` looks at every byte."""
         folder = self.folder(stage)
-        if folder.is_dir():
-            return "damaged" if _damage(folder, stage) else "freed" if freeing.is_freed(folder) else "cached"
         work = place(folder)
+        if folder.is_dir():
+            if _damage(folder, stage):
+                return "damaged"
+            return "cached" if not freeing.is_freed(folder) else "running" if lease.holder(work) else "freed"
         if not work.is_dir():
             return "missing"
         if lease.holder(work):
@@ -75,6 +78,8 @@ class Store:
         done = self.done(stage)
         if done.pop("sha256", None) != signature(done):
             raise Problem(f"{DONE} is damaged: it is not what was written", where=str(folder), hint=RETRY)
+        if freeing.is_freed(folder):
+            _check_headers(folder, done["files"])
         for name, said in done["files"].items():
             if every_byte or name.endswith(TEXTS) or said["size"] <= freeing.LARGE:
                 self._verify(folder, name, said["sha256"])
@@ -111,6 +116,10 @@ class Store:
         """Returns who is computing a stage just now."""
         return lease.holder(place(self.folder(stage)))
 
+    def busy(self) -> str | None:
+        """Returns who is computing anything just now; None where nobody is."""
+        return next(filter(None, map(lease.holder, sorted(self.root.glob(f"*/*{PARTIAL}")))), None)
+
     def stale(self, stage: Stage) -> tuple[str, ...]:
         """Returns the source files of a finished stage that changed since; its VERSION says whether that matters."""
         then, now = self.done(stage)["code"], code.files(stage)
@@ -133,6 +142,8 @@ class Store:
     def begin(self, stage: Stage) -> Work | None:
         """Takes a stage to compute it, or returns None when it is done or another process is at it.
 
+        A result whose weights were freed stays until it is computed again.
+
         Raises:
             OSError: The store cannot be written.
         """
@@ -145,7 +156,7 @@ class Store:
             return None
         if held is None:
             return None
-        if folder.is_dir():
+        if folder.is_dir() and not freeing.is_freed(folder):
             held.release()
             return None
         try:
@@ -173,3 +184,14 @@ def _damage(folder: Path, stage: Stage) -> str | None:
     except (ValueError, TypeError, KeyError, UnicodeDecodeError):
         return f"{DONE} is damaged: it cannot be read"
     return None
+
+
+def _check_headers(folder: Path, said: Mapping[str, Any]) -> None:
+    """Makes sure that what is left of freed weights can be read; `said` is of all files of the result."""
+    for name, about in said.items():
+        if freeing.weights(name, about["size"]):
+            try:
+                shapes.header(folder / name)
+            except Problem as problem:
+                what = f"{name} is damaged: its header cannot be read"
+                raise Problem(what, where=str(folder), hint=RETRY) from problem

@@ -43,8 +43,11 @@ def check(folder: Path) -> Mapping[str, Any]:
     """Returns the config of a model's folder, which can be loaded as far as its files tell.
 
     Raises:
-        Problem: The config cannot be read or is of no known family, or weights or the processor are not here.
+        Problem: The config cannot be read or is of no known family, weights or the processor are not here, or the
+            weights were freed.
     """
+    if freeing.is_freed(folder):
+        raise freeing.problem(folder)
     config = config_at(folder)
     try:
         family = family_of(config)
@@ -113,8 +116,6 @@ def _check_weights(path: Path) -> None:
         raise Problem("these weights are an empty file", where=str(path))
     whole, found = _length(path), path.stat().st_size
     if whole is not None and found != whole:
-        if freeing.is_freed(path.parent):
-            raise freeing.problem(path.parent)
         what = f"these weights are {found:,} bytes long and should be {whole:,}"
         raise Problem(what, where=str(path), hint="copy the file again: it was cut off")
 

@@ -15,6 +15,7 @@ from harness.runs.keys import Stage, canonical
 
 DONE = "done.json"
 ERROR = "error.txt"
+PARTIAL = ".partial"
 
 
 class Work:
@@ -56,6 +57,8 @@ class Work:
         files.sync(self.folder)
         if not self._lease.held():  # this machine gave no sign of life for too long
             raise Problem("another process took this stage over", where=str(self._final), hint="run again to see it")
+        if self._final.is_dir():  # its weights were freed, and are wanted again
+            self._final.rename(place(self._final) / "freed")
         self.folder.rename(self._final)
         files.sync_folder(self._final.parent)
         self._lease.release()
@@ -90,7 +93,7 @@ class Work:
 
 def place(folder: Path) -> Path:
     """Returns where the result that will lie in `folder` is made."""
-    return folder.with_name(folder.name + ".partial")
+    return folder.with_name(folder.name + PARTIAL)
 
 
 def signature(done: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from harness import output
-from harness.runs.events import Event, StageDone, StageFailed, StageProgress, StageStarted, StageWaiting
+from harness.runs.events import Event, StageDone, StageFailed, StageProgress, StageStarted, StageWaiting, WeightsFreed
 
 if TYPE_CHECKING:
     from harness.runs.keys import Stage
@@ -45,6 +45,7 @@ class Bars:
         self._took: dict[str, list[float]] = {}
         self._failures: list[StageFailed] = []
         self._counts: Counter[str] = Counter()
+        self._freed = 0
         self._begin = self._stage_begin = time.monotonic()
         title, note = TextColumn("{task.description}"), TextColumn("{task.fields[note]}")
         columns = (title, BarColumn(), MofNCompleteColumn(), note)
@@ -85,6 +86,10 @@ class Bars:
                 self._line(f"{stage}  [bold red]failed[/]: {escape(message.splitlines()[0])}")
             case StageWaiting(stage=stage, holder=holder):
                 self._line(f"{stage}  waits for {escape(holder)}")
+            case WeightsFreed(stage=stage, trouble=str(trouble)):
+                self._line(f"{stage}  its weights stay: {escape(trouble.splitlines()[0])}")
+            case WeightsFreed(size=size):
+                self._freed += size
 
     def _settle(self, stages: set[Stage], how: str) -> None:
         """Counts a stage as settled; one that fails takes along those that come from it."""
@@ -116,7 +121,9 @@ class Bars:
         """Prints what was done, and every failure with the place of its log."""
         counts = ", ".join(f"{self._counts[how]} {how}" for how in OUTCOMES if self._counts[how])
         total = len(self._plan.states)
-        self._console.print(f"{total} stages: {counts or 'nothing done'}; {clock(time.monotonic() - self._begin)}")
+        freed = f"; {self._freed / 2**30:.1f} GiB of weights freed" if self._freed else ""
+        took = clock(time.monotonic() - self._begin)
+        self._console.print(f"{total} stages: {counts or 'nothing done'}; {took}{freed}")
         for failure in self._failures:
             cells = ", ".join(dict.fromkeys(cell.label for cell in failure.cells))
             self._console.print(f"[bold red]failed[/] {failure.stage}: {escape(failure.message)}", soft_wrap=True)

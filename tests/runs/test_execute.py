@@ -18,6 +18,7 @@ from harness.runs.execute import (
     StageProgress,
     StageStarted,
     StageWaiting,
+    WeightsFreed,
     execute,
 )
 
@@ -378,8 +379,45 @@ def test_a_retry_computes_the_freed_weights_that_it_needs(fake, heavy):
 
 
 def test_weights_that_cannot_be_freed_stay(fake, heavy, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def refused(folder):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(execution.freeing.files, "replace", full)
-    assert len(_of(fake.run(*fake.cells(heavy), lean=True), CellDone)) == 2
+    monkeypatch.setattr(execution.freeing, "free", refused)
+    cells = fake.cells(heavy)
+    events = fake.run(*cells, lean=True)
+    assert len(_of(events, CellDone)) == 2 and set(_states(fake, cells).values()) == {"cached"}
+    assert all("Permission denied" in event.trouble for event in _of(events, WeightsFreed))
+    assert {event.stage.name for event in _of(events, WeightsFreed)} == {"prepare", "prune", "tune"}
+
+
+def test_nothing_is_freed_while_somebody_else_is_computing(fake, heavy):
+    cells = fake.cells(heavy)
+    other = fake.store.begin(fake.stage("tune", slug="another"))
+    assert not _of(fake.run(*cells, lean=True), WeightsFreed)
+    other.release()
+    assert len(_of(fake.run(*cells, lean=True), WeightsFreed)) == 5
+
+
+def test_what_is_computed_by_another_is_waited_for_though_its_parent_was_freed(fake, heavy):
+    cells = fake.cells(heavy)
+    fake.compute(cells[0].stages["prune"])
+    work = fake.store.begin(cells[0].stages["tune"])
+    execution.freeing.free(fake.store.folder(cells[0].stages["prune"]))
+    with contextlib.closing(execute(fake.plan(cells[0]), fake.store, load_stage=fake.load, poll=0.01)) as events:
+        assert any(isinstance(event, StageWaiting) for event in iter(lambda: next(events), None))
+    work.release()
+
+
+def test_a_result_stays_until_it_is_computed_again(fake, heavy):
+    cells = fake.cells({**heavy}, fail_at=1, fail="error")
+    fake.mend()
+    fake.run(*cells, lean=True)
+    prune = cells[0].stages["prune"]
+    said = fake.store.done(prune)
+    fake.store.discard(cells[0].stages["tune"])
+    seen = []
+    for event in execute(fake.plan(*cells), fake.store, load_stage=fake.load):
+        if isinstance(event, StageProgress) and event.stage is prune:
+            seen.append((fake.store.state(prune), fake.store.done(prune) == said))
+    assert seen == [("running", True)] * 2
+    assert fake.store.state(prune) == "cached" and fake.store.done(prune)["files"] == said["files"]

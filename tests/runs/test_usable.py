@@ -106,7 +106,7 @@ def test_a_packed_model_is_said_to_be_one(folder):
     place = folder(
         "llama",
         "model.safetensors",
-        export__json='{"version": 1, "format": "bitmask", "precision": "int8", "sha256": {}}',
+        export__json='{"version": 2, "format": "bitmask", "precision": "int8", "xxh3": {}}',
     )
     said = refused(place)
     assert "this model is packed" in said and f"harness export {place} --format hf-dense" in said
