@@ -45,6 +45,7 @@ INTERFACE = {
             [ctypes.POINTER(Matrix), ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32],
             None,
         ),
+        "expand": ([ctypes.POINTER(Matrix), ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p, ctypes.c_int32], None),
     },
     "step": {"step": ([ctypes.c_void_p], None)},
     "stream": {"stream": ([ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32], ctypes.c_uint64)},

@@ -2,10 +2,12 @@
 
 A few rows of activations are multiplied by kernels that put weights in their places among the zeros as they read them.
 Of int8 weights, where the processor multiplies bytes (VNNI), more rows are multiplied with weights that were put there
-once for all of them, in the first cache. Else more than 32 rows are multiplied weight by weight: zeros cost nothing.
+once for all of them, in the first cache. Else more than 32 rows are multiplied weight by weight, where zeros cost
+nothing, or by torch's own product, where that is faster (`library`).
 
-Accuracy: exact weights are multiplied by exact activations and added in fp32, but for int8 weights. With these
-activations have so many bits (`activations`, 14 or 8), on a symmetric grid of each row's own:
+Accuracy: exact weights are multiplied by exact activations and added in fp32, in another order where torch multiplies;
+but for int8 weights. With these activations have so many bits (`activations`, 14 or 8), on a symmetric grid of each
+row's own:
 
     x = step x level, step = max|x| / (2^(bits - 1) - 1), max|x| counts as 1e-30 where it is less
 
@@ -33,7 +35,7 @@ from torch.nn import functional as F
 from harness import rooms
 from harness.inference import formats
 from harness.inference.formats import Packed, nm
-from harness.inference.kernels import build, isa
+from harness.inference.kernels import build, isa, library
 from harness.inference.values import PRECISIONS, group_size
 from harness.problems import Problem
 
@@ -230,8 +232,11 @@ def _product(ready: Ready, x: Tensor) -> Tensor:
     _check(x, ready.columns)
     plain, batch = x.dtype == torch.float32, x.shape[:-1]
     given = x if plain and x.is_contiguous() else x.float().contiguous()
-    y = torch.empty((*batch, ready.rows), dtype=torch.float32, device="cpu")
-    ready.multiply(ready.matrix, given.data_ptr(), y.data_ptr(), batch.numel(), torch.get_num_threads())
+    if batch.numel() >= ready.many:
+        y = library.multiply(ready, rounded(given, 8) if ready.matrix.activations == 8 else given)
+    else:
+        y = torch.empty((*batch, ready.rows), dtype=torch.float32, device="cpu")
+        ready.multiply(ready.matrix, given.data_ptr(), y.data_ptr(), batch.numel(), torch.get_num_threads())
     return y if plain else y.to(x.dtype)
 
 
@@ -248,18 +253,25 @@ class Ready:
     """What the kernels are called with for a matrix, but for the activations.
 
     Attributes:
-        multiply: Of the format's kernels, of the build `build`.
-        matrix: What it is given of the matrix.
+        multiply, expand: Of the format's kernels, of the build `build`.
+        matrix: What they are given of the matrix.
         rows, columns: Of the matrix.
+        many: Rows of activations from which on torch multiplies.
+        weight: The matrix [rows, columns] where it is stored as torch multiplies it.
+        bias: [rows].
         places: The addresses of its tensors and of the bias.
         held: What the addresses in `matrix` are of.
     """
 
     multiply: Callable[[build.Matrix, int, int, int, int], None]
+    expand: Callable[[build.Matrix, int, int, int, int], None]
     build: str
     matrix: build.Matrix
     rows: int
     columns: int
+    many: int
+    weight: Tensor | None
+    bias: Tensor | None
     places: list[int]
     held: tuple[object, ...]
 
@@ -300,9 +312,23 @@ def make_ready(
         slots=slots,
         activations=activations,
     )
-    held = (pointers, own, *(each.detach() for each in tensors))
-    multiply = build.library(source).multiply
-    return Ready(multiply, isa.best(), matrix, rows, columns, _places(tensors, bias), held)
+    held = (pointers, *(each.detach() for each in tensors))
+    kernels = build.library(source)
+    share = slots / 16 + named["values"].numel() / max(1, rows * columns)
+    plain = source == "dense" and precision == "fp32"
+    return Ready(
+        multiply=kernels.multiply,
+        expand=kernels.expand,
+        build=isa.best(),
+        matrix=matrix,
+        rows=rows,
+        columns=columns,
+        many=library.many(source, precision, rows, columns, share),
+        weight=named["values"].detach()[:, :columns] if plain else None,
+        bias=own,
+        places=_places(tensors, bias),
+        held=held,
+    )
 
 
 def _places(tensors: Sequence[Tensor], bias: Tensor | None) -> list[int]:

@@ -34,7 +34,7 @@ def main(name: str, names: list[str]) -> None:
                 for format in names or FORMATS:
                     for precision in formats.PRECISIONS:
                         packed = formats.pack(weight, format, precision)
-                        for batch, bits in itertools.product((1, 3, 16, 100), BITS[precision == "int8"]):
+                        for batch, bits in itertools.product((1, 3, 16, 100, 260), BITS[precision == "int8"]):
                             x = torch.randn(batch, columns)
                             y = linear.matmul(packed, x, activations=bits)
                             exact = (linear.rounded(x, 8) if bits == 8 else x) @ formats.unpack(packed).T

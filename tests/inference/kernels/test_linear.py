@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.inference import formats
-from harness.inference.kernels import build, isa, linear
+from harness.inference.kernels import build, isa, library, linear
 from harness.inference.kernels.linear import PackedLinear, matmul
 from harness.inference.values import PRECISIONS
 from harness.problems import Problem
@@ -158,6 +158,45 @@ def test_long_batches(name, build_name):
                 y = matmul(packed, x, bias)
             expected = nn.functional.linear(x.double(), stored.double(), bias.double())
             assert ((y - expected).abs() <= bound(x, stored, precision)).all()
+
+
+@pytest.mark.parametrize("build_name", BUILDS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_many_rows_are_multiplied_by_the_library_as_by_the_kernels(name, build_name, monkeypatch):
+    """Of one block and of several, around the first number of rows that it is used for."""
+    weight = sparse(70, 130, 0.6, 0, name == "2:4")
+    weight[3] = 0
+    for precision in PRECISIONS:
+        group = 64 if precision == "int8" and name in ("dense", "bitmask") else 0
+        packed = formats.pack(weight, name, precision, group=group)
+        stored, tensors = formats.unpack(packed), list(packed.tensors.values())
+        for bits, bias in ((14, torch.randn(70)), (14, None), *([(8, torch.randn(70))] if precision == "int8" else [])):
+            with isa.limit(build_name):
+                ready = linear.make_ready(tensors, bias, packed.format, precision, 70, 130, bits)
+            for many in (ready.many - 1, ready.many) if ready.many < 1000 else (40,):
+                x = torch.randn(2, many // 2 + many % 2, 130)[:, : many // 2 + 1]
+                with isa.limit(build_name):
+                    usual = matmul(packed, x, bias, activations=bits)
+                given = linear.rounded(x, 8) if bits == 8 else x
+                expected = nn.functional.linear(given, stored, bias)
+                for rows in (512, 32):
+                    monkeypatch.setattr(library, "BLOCK", 0)
+                    monkeypatch.setattr(library, "BLOCK_ROWS", rows)
+                    y = library.multiply(ready, given)
+                    torch.testing.assert_close(y, expected, atol=1e-4, rtol=1e-5)
+                off = (usual - expected).flatten(0, 1).abs()
+                assert (off <= 2 * bound(x.flatten(0, 1), stored, precision, bits)).all()
+
+
+def test_torch_multiplies_where_it_is_faster(monkeypatch):
+    assert library.many("dense", "fp32", 4096, 4096, 1.0) == library.DECODE
+    with isa.limit("portable"):
+        assert library.many("slot", "int8", 4096, 4096, 0.25) == library.LONG
+    given = []
+    monkeypatch.setattr(library, "multiply", lambda ready, x: given.append(len(x)) or torch.zeros(len(x), 64))
+    for rows in (library.DECODE, library.DECODE + 1):
+        matmul(formats.pack(sparse(64, 64, 0.5, 0), "bitmask"), torch.randn(rows, 64))
+    assert given == [library.DECODE + 1]
 
 
 @pytest.mark.parametrize("name", FORMATS)

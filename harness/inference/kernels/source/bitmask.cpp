@@ -1,5 +1,6 @@
 // A bit a weight, and the weights that are not zero one after another: taken out in order, each into its bit's place.
 // Tensors: mask [out, words], values, rows [out + 1].
+#include "expand.h"
 #include "product.h"
 
 namespace {
@@ -180,5 +181,17 @@ extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t
     multiply_in_order<V>(
         call, share, [=](int64_t row) { return Cursor<V>(mask + row * words, values + rows[row]); },
         [=](int64_t row) { return Row<V>{mask + row * words, values + rows[row]}; });
+  });
+}
+
+extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float* to, int32_t threads) {
+  const Call call(*matrix, nullptr, nullptr, 0, threads);
+  by_precision(call.precision, [&](auto* type) {
+    using V = std::decay_t<decltype(*type)>;
+    const auto* mask = (const uint64_t*)call.tensors[0];
+    const auto* values = (const V*)call.tensors[1];
+    const auto* rows = (const int64_t*)call.tensors[2];
+    const int64_t words = call.words();
+    expand_in_order(call, first, last, to, [=](int64_t row) { return Cursor<V>(mask + row * words, values + rows[row]); });
   });
 }

@@ -1,5 +1,6 @@
 // Dense weights in any precision: what a product costs when nothing is left out.
 // Tensors: values [out, words x 64].
+#include "expand.h"
 #include "product.h"
 
 namespace {
@@ -33,30 +34,25 @@ class Cursor {
   const V* p_;
 };
 
-// A row's weights one by one.
-template <class V>
-struct Row {
-  const V* p;
-
-  template <class F>
-  void word(int64_t, float scale, F f) {
-    float weights[WORD];
-    scaled(p, WORD, scale, weights);
-    p += WORD;
-    for (int64_t k = 0; k < WORD; k++) f(k, weights[k]);
-  }
-};
-
-}  // namespace
-
-extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
-  const Call call(*matrix, x, y, batch, threads);
+template <class F>
+void with_rows(const Call& call, F f) {
   by_precision(call.precision, [&](auto* type) {
     using V = std::decay_t<decltype(*type)>;
     const auto* values = (const V*)call.tensors[0];
     const int64_t stride = call.words() * WORD;
-    multiply_in_order<V>(
-        call, 1, [=](int64_t row) { return Cursor<V>(values + row * stride); },
-        [=](int64_t row) { return Row<V>{values + row * stride}; });
+    f(type, [=](int64_t row) { return Cursor<V>(values + row * stride); });
   });
+}
+
+}  // namespace
+
+extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float* to, int32_t threads) {
+  const Call call(*matrix, nullptr, nullptr, 0, threads);
+  with_rows(call, [&](auto*, auto at) { expand_in_order(call, first, last, to, at); });
+}
+
+// Many rows of activations are not multiplied here but by a library (linear.py): it has no zeros to leave out.
+extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
+  const Call call(*matrix, x, y, batch, threads);
+  with_rows(call, [&](auto* type, auto at) { multiply_in_order<std::decay_t<decltype(*type)>>(call, 1, at, nullptr); });
 }

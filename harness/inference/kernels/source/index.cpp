@@ -2,6 +2,7 @@
 // where it has 8 bits.
 // Tensors: columns, values, rows [out + 1].
 #include "entries.h"
+#include "expand.h"
 #include "wide.h"
 
 namespace {
@@ -115,5 +116,13 @@ extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t
       if (own.batch > DECODE) return multiply_columns(own, [&](int64_t row) { return entries.row(row); });
       by_batch(own, [](const Call& part) { multiply_by<V>(part); });
     });
+  });
+}
+
+extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float* to, int32_t threads) {
+  const Call call(*matrix, nullptr, nullptr, 0, threads);
+  by_precision(call.precision, [&](auto* type) {
+    const Entries<std::decay_t<decltype(*type)>> entries(call, 0);
+    expand_one_by_one(call, first, last, to, [&](int64_t row) { return entries.row(row); });
   });
 }

@@ -1,7 +1,9 @@
 // Which way a batch is multiplied in a format that gives a row's weights in order, `at(row)` a cursor and `one(row)` one by
-// one: int8 with activations of bytes where the cursor gives codes, else in floats. In up to so many PARTS as registers hold
-// a batch reads the codes anew for each part: it costs less than a block if they need not be put in their places.
+// one, or null: int8 with activations of bytes where the cursor gives codes, else in floats. In up to so many PARTS as
+// registers hold a batch reads the codes anew for each part: it costs less than a block if they need not be put in their
+// places.
 #pragma once
+#include <cstddef>
 #include "blocks.h"
 #include "wide.h"
 
@@ -27,7 +29,8 @@ void multiply_in_order(const Call& call, double share, At at, One one) {
   }
 #endif
   with_rounded(call, [&](const Call& own) {
-    if (own.batch > DECODE) return multiply_columns(own, one);
+    if constexpr (!std::is_same_v<One, std::nullptr_t>)
+      if (own.batch > DECODE) return multiply_columns(own, one);
     by_batch(own, [&](const Call& part) { multiply_floats(part, at); });
   });
 }

@@ -1,6 +1,7 @@
 // Tiles of 8 rows x 16 columns with 2, 4 or 8 slots a row, and a tail of single entries for what did not fit.
 // Tensors: tiles [row groups, records, bytes of a record], columns, values, rows [out + 1].
 #include "entries.h"
+#include "expand.h"
 #include "rows.h"
 #include "tiles.h"
 #include "wide.h"
@@ -185,6 +186,18 @@ extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t
       multiply_columns(own, [&](int64_t row) {
         return Row<V>{of.group<V>(row / ROWS), &of, (int)(row % ROWS), tail.row(row)};
       });
+    });
+  });
+}
+
+extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float* to, int32_t threads) {
+  const Call call(*matrix, nullptr, nullptr, 0, threads);
+  by_precision(call.precision, [&](auto* type) {
+    using V = std::decay_t<decltype(*type)>;
+    const Tiles of(call);
+    const Entries<V> tail(call, 1);
+    expand_one_by_one(call, first, last, to, [&](int64_t row) {
+      return Row<V>{of.group<V>(row / ROWS), &of, (int)(row % ROWS), tail.row(row)};
     });
   });
 }
