@@ -168,8 +168,8 @@ def weights(found: Mapping[Path, int]) -> None:
     """Prints the results whose weights may be freed, with their bytes."""
     if found:
         _print_quickly([("result", "weights"), *((str(folder), memory(size)) for folder, size in found.items())])
-    given = f"{len(found)} result{'s' if len(found) != 1 else ''}, {memory(sum(found.values()))}"
-    console.print(f"\n{given}: `--yes` frees them" if found else "there are no weights that nothing has still to read")
+    given = f"\n{len(found)} result{'s' if len(found) != 1 else ''}, {memory(sum(found.values()))}"
+    console.print(given if found else "there are no weights that nothing has still to read")
 
 
 def findings(found: Iterable[Finding]) -> None:

@@ -211,7 +211,7 @@ def test_clean_shows_what_may_go_and_frees_it_when_told(registry, harness, monke
     sizes = [each.stat().st_size for each in weights]
 
     status, out, _ = harness("clean", "short")
-    assert status == 0 and out.count("MiB") == 4 and "3 results" in out and "`--yes` frees them" in out
+    assert status == 0 and out.count("MiB") == 4 and "3 results" in out and "--yes frees them" in out
     assert [each.stat().st_size for each in weights] == sizes
     status, out, _ = harness("clean", "short", "--yes")
     assert status == 0 and "3 of 3 freed" in out

@@ -42,6 +42,8 @@ COSTS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
 }
 """Nanoseconds of a word of 64 columns and of each stored weight; of `slot`, of 4 slots and of each weight of the tail.
 A portable build is taken for AVX2."""
+PAIR = 1.3
+"""What a record of two tiles costs over one of a tile: activations are picked from both."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def estimates(weight: Tensor, precision: str = "fp32") -> list[Estimate]:
             tail = int((held.int() - slots).clamp_min_(0).sum())
             records = held.numel() * slots / 4
             taken = int(records * (2 + 4 * size) + tail * (2 + size))
-            found.append(_estimate(f"slot:slots={slots}", taken, records / 4, tail, costs["slot"][precision]))
+            work = records / 4 * (PAIR if slots == 2 else 1)
+            found.append(_estimate(f"slot:slots={slots}", taken, work, tail, costs["slot"][precision]))
     return sorted(found, key=lambda each: (each.seconds, each.bytes))
 
 

@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +33,7 @@ from harness.runs.job import Job, Progress, StageModule
 from harness.runs.keys import Stage
 from harness.runs.plan import Plan, PlannedCell, read
 from harness.runs.processes import ALONE, Processes
-from harness.runs.store import COMPUTED, FINISHED, State, Store
+from harness.runs.store import FINISHED, State, Store
 from harness.runs.work import Work
 
 if TYPE_CHECKING:
@@ -80,21 +80,24 @@ def execute(
     """
     run = _Run(plan, store, retry, load_stage, team)
     waiting = list(plan.stages)
-    while waiting:
-        later = []
-        for stage in waiting:
-            outcome = yield from run.settle(stage)
-            if outcome is None:
-                later.append(stage)
-                continue
-            yield from run.cells(stage, outcome)
-            if lean:
-                yield from run.free(stage)
-            if fail_fast and isinstance(outcome, StageFailed):
-                return
-        if later == waiting:
-            time.sleep(poll)
-        waiting = later
+    with store.running() as mark:
+        while waiting:
+            later = []
+            for stage in waiting:
+                outcome = yield from run.settle(stage)
+                if outcome is None:
+                    later.append(stage)
+                    continue
+                yield from run.cells(stage, outcome)
+                if lean:
+                    yield from run.free(stage.parents.values(), store.busy(mark))
+                if fail_fast and isinstance(outcome, StageFailed):
+                    return
+            if later == waiting:
+                time.sleep(poll)
+            waiting = later
+        if lean:  # what another run may have been reading
+            yield from run.free(plan.stages, store.busy(mark), told=True)
 
 
 class _Run:
@@ -107,8 +110,10 @@ class _Run:
         self.outcomes: dict[Stage, Outcome] = {}
         self.told: set[PlannedCell] = set()
         self.announced: set[Stage] = set()
-        again: tuple[State, ...] = ("failed", "damaged") if retry else ()
-        self.read = read({stage: store.state(stage) for stage in plan.stages}, (*COMPUTED, *again))
+        for stage in plan.stages if retry else ():
+            with contextlib.suppress(OSError):  # `settle` tells
+                self._cleared(stage)
+        self.read = read({stage: store.state(stage) for stage in plan.stages})
 
     def settle(self, stage: Stage) -> Generator[Event, None, Outcome | None]:
         """Returns what has come of a stage, computing it if need be; None while that is up to others."""
@@ -123,9 +128,10 @@ class _Run:
             outcome = self._failed(stage, f"the store cannot be written: {error}")
             yield outcome
             return outcome
-        if state == "failed":
+        again = state == "freed" and stage in self.read
+        if state == "failed" or (again and self.store.error(stage)):
             outcome = self._failed(stage, self.store.error(stage), self.store.log(stage), earlier=True)
-        elif state in ("cached", "damaged") or (state == "freed" and stage not in self.read):
+        elif state in ("cached", "freed", "damaged") and not again:
             outcome = self._found(stage)
         else:
             return (yield from self._compute(stage))
@@ -147,24 +153,32 @@ class _Run:
                 continue
             self.told.add(item)
 
-    def free(self, stage: Stage) -> Iterator[WeightsFreed]:
-        """Frees the weights that a stage read, unless another of the plan has still to, or others may be reading."""
-        for parent in dict.fromkeys(stage.parents.values()):
-            done = all(isinstance(self.outcomes.get(reader), Path) for reader in self.plan.readers(parent))
-            if done and not self.store.busy():
-                try:
-                    freed, trouble = freeing.free(self.store.folder(parent)), None
-                except (Problem, OSError) as error:
-                    freed, trouble = 0, str(error)
-                if freed or trouble:
-                    yield WeightsFreed(parent, freed, trouble)
+    def free(self, stages: Iterable[Stage], busy: str | None, told: bool = False) -> Iterator[WeightsFreed]:
+        """Frees the weights of stages that all of the plan that read them are done with.
+
+        Args:
+            stages: Some of the plan; one that nothing reads stays.
+            busy: Who else is computing here, and may be reading them: then they stay.
+            told: Whether that is told.
+        """
+        for stage in dict.fromkeys(stages):
+            readers = self.plan.readers(stage)
+            if not readers or not all(isinstance(self.outcomes.get(reader), Path) for reader in readers):
+                continue
+            try:
+                size = 0 if busy else freeing.free(self.store.folder(stage))
+                trouble = f"{busy} may be reading them; `harness clean` frees them later" if busy and told else None
+            except (Problem, OSError) as error:
+                size, trouble = 0, str(error)
+            if size or trouble:
+                yield WeightsFreed(stage, size, trouble)
 
     def _cleared(self, stage: Stage) -> State:
         """Removes what stands in the way of computing a failed or damaged stage again; looks at every byte for that."""
         state = self.store.state(stage)
         if state in FINISHED and self._found(stage, every_byte=state == "cached") != self.store.folder(stage):
             self.store.discard(stage)
-        elif state in ("failed", "damaged"):
+        elif state in ("failed", "freed", "damaged"):
             self.store.clear(stage)
         return self.store.state(stage)
 

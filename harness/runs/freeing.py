@@ -66,7 +66,7 @@ def free(folder: Path) -> int:
 
 def problem(folder: Path) -> Problem:
     """Returns the problem of somebody who wants weights that were freed."""
-    hint = "to have them computed again, remove this folder and run its experiment"
+    hint = "a run that has to read them computes them again; or remove this folder, and run its experiment"
     return Problem("the weights of this result were freed", where=str(folder), hint=hint)
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +84,7 @@ class Store:
         for name, said in done["files"].items():
             if every_byte or name.endswith(TEXTS) or said["size"] <= freeing.LARGE:
                 self._verify(folder, name, said["sha256"])
-        if place(folder).is_dir():  # a kill between the rename and its last line left it
+        if place(folder).is_dir() and not freeing.is_freed(folder):  # a kill after the rename left it
             shutil.rmtree(place(folder), ignore_errors=True)
         return folder
 
@@ -116,9 +117,35 @@ class Store:
         """Returns who is computing a stage just now."""
         return lease.holder(place(self.folder(stage)))
 
-    def busy(self) -> str | None:
-        """Returns who is computing anything just now; None where nobody is."""
-        return next(filter(None, map(lease.holder, sorted(self.root.glob(f"*/*{PARTIAL}")))), None)
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Path | None]:
+        """Says to `busy`, for as long as this lasts, that somebody may read any result.
+
+        Yields:
+            What says so; None where nothing can be written, which the first stage will tell.
+        """
+        mark = self.root / "running" / f"{secrets.token_hex(4)}{PARTIAL}"
+        try:
+            for left in mark.parent.glob(f"*{PARTIAL}"):
+                if not lease.holder(left):  # its process was killed
+                    shutil.rmtree(left)
+            mark.mkdir(parents=True)
+            held = lease.take(mark)
+        except OSError:
+            yield None
+            return
+        try:
+            yield mark
+        finally:
+            held.release()
+            shutil.rmtree(mark, ignore_errors=True)
+            with contextlib.suppress(OSError):  # another's mark lies there
+                mark.parent.rmdir()
+
+    def busy(self, mark: Path | None = None) -> str | None:
+        """Returns who is computing anything just now, but for whose `mark` this is; None where nobody is."""
+        work = (folder for folder in sorted(self.root.glob(f"*/*{PARTIAL}")) if folder != mark)
+        return next(filter(None, map(lease.holder, work)), None)
 
     def stale(self, stage: Stage) -> tuple[str, ...]:
         """Returns the source files of a finished stage that changed since; its VERSION says whether that matters."""
@@ -140,7 +167,7 @@ class Store:
             shutil.rmtree(self.folder(stage))
 
     def begin(self, stage: Stage) -> Work | None:
-        """Takes a stage to compute it, or returns None when it is done or another process is at it.
+        """Takes a stage to compute it, or returns None when it is done, has failed, or another process is at it.
 
         A result whose weights were freed stays until it is computed again.
 
@@ -156,7 +183,7 @@ class Store:
             return None
         if held is None:
             return None
-        if folder.is_dir() and not freeing.is_freed(folder):
+        if (folder.is_dir() and not freeing.is_freed(folder)) or (work / ERROR).is_file():
             held.release()
             return None
         try:

@@ -57,9 +57,15 @@ class Work:
         files.sync(self.folder)
         if not self._lease.held():  # this machine gave no sign of life for too long
             raise Problem("another process took this stage over", where=str(self._final), hint="run again to see it")
+        before = place(self._final) / "freed"
         if self._final.is_dir():  # its weights were freed, and are wanted again
-            self._final.rename(place(self._final) / "freed")
-        self.folder.rename(self._final)
+            self._final.rename(before)
+        try:
+            self.folder.rename(self._final)
+        except OSError:
+            if before.is_dir():
+                before.rename(self._final)
+            raise
         files.sync_folder(self._final.parent)
         self._lease.release()
         shutil.rmtree(place(self._final), ignore_errors=True)

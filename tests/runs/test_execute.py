@@ -393,7 +393,8 @@ def test_weights_that_cannot_be_freed_stay(fake, heavy, monkeypatch):
 def test_nothing_is_freed_while_somebody_else_is_computing(fake, heavy):
     cells = fake.cells(heavy)
     other = fake.store.begin(fake.stage("tune", slug="another"))
-    assert not _of(fake.run(*cells, lean=True), WeightsFreed)
+    kept = _of(fake.run(*cells, lean=True), WeightsFreed)
+    assert len(kept) == 5 and all(event.size == 0 and "harness clean" in event.trouble for event in kept)
     other.release()
     assert len(_of(fake.run(*cells, lean=True), WeightsFreed)) == 5
 
@@ -421,3 +422,56 @@ def test_a_result_stays_until_it_is_computed_again(fake, heavy):
             seen.append((fake.store.state(prune), fake.store.done(prune) == said))
     assert seen == [("running", True)] * 2
     assert fake.store.state(prune) == "cached" and fake.store.done(prune)["files"] == said["files"]
+
+
+def test_a_retry_computes_the_freed_parents_of_what_it_finds_damaged(fake, heavy):
+    cells = fake.cells(heavy)
+    fake.run(*cells, lean=True)
+    tuned = fake.store.folder(cells[0].stages["tune"])
+    (tuned / "model.safetensors").write_bytes(b"\xff" * 70)
+    fake.loaded.clear()
+    events = fake.run(*cells, retry=True)
+    assert fake.loaded == ["prepare", "prune", "tune"] and len(_of(events, CellDone)) == 2
+
+
+def test_an_interrupted_recomputation_keeps_its_scratch(fake, heavy):
+    cells = fake.cells(heavy)
+    fake.run(*cells, lean=True)
+    work = fake.store.begin(cells[0].stages["tune"])
+    (work.scratch / "step").write_text("1 x")
+    work.release()
+    assert len(_of(fake.run(*cells), CellDone)) == 2
+    assert (work.scratch / "step").is_file()
+
+
+def test_a_failed_recomputation_is_told_again_and_not_tried_again(fake, heavy):
+    cells = fake.cells(heavy)
+    fake.run(*cells, lean=True)
+    fake.store.discard(cells[0].stages["tune"])
+    fake.store.begin(cells[0].stages["prune"]).fail("no memory")
+    fake.loaded.clear()
+    failed = _of(fake.run(*cells), StageFailed)
+    assert [(event.message, event.earlier) for event in failed if event.stage.name == "prune"] == [("no memory", True)]
+    assert "prune" not in fake.loaded
+    assert len(_of(fake.run(*cells, retry=True), CellDone)) == 2
+
+
+def test_a_lean_run_frees_nothing_between_the_stages_of_another(fake, heavy):
+    cells = fake.cells(heavy)
+    other = execute(fake.plan(*cells), fake.store, load_stage=fake.load)
+    with contextlib.closing(other) as events:
+        next(event for event in events if isinstance(event, StageDone))
+        freed = _of(
+            fake.run(
+                fake.cell(
+                    "dense",
+                    prepare=cells[0].stages["prepare"],
+                    evaluate__x=fake.stage("evaluate", cells[0].stages["prepare"], slug="dense"),
+                ),
+                lean=True,
+            ),
+            WeightsFreed,
+        )
+        assert [(event.size, "may be reading" in event.trouble) for event in freed] == [(0, True)]
+        assert len(_of(list(events), CellDone)) == 2
+    assert fake.store.busy() is None and not (fake.store.root / "running").exists()

@@ -32,9 +32,12 @@ for event in execute(plan, store, load_stage=load):
 
 
 def _bytes(root):
-    """The bytes of every result below a store, `done.json` without what differs from run to run."""
+    """The bytes of every result below a store, `done.json` without what differs from run to run.
+
+    The mark of a killed run may outlast the next: it is removed when its lease is surely nobody's.
+    """
     found = {}
-    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and "running" not in path.parts):
         content = path.read_bytes()
         if path.name == "done.json":
             content = {k: v for k, v in json.loads(content).items() if k not in ("seconds", "sha256", "environment")}

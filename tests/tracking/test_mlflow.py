@@ -12,7 +12,7 @@ from harness.tracking import curves, facets, mlflow, record
 LABEL = "0.75/squarehead"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(samples, tracking_uri, tmp_path_factory):
     """The store, filled by `sync` with the records of one label and the dense model."""
     root = tmp_path_factory.mktemp("mlflow")

@@ -1,8 +1,8 @@
 """N:M: of every M consecutive columns of a row at most N weights with their numbers; tiles of `slot`, no tail.
 
-N counts the weights that are stored. The tiles of format `slot` have 4 or 8 places in 16 columns, so M divides 16 and
-N:M is one of 4:16, 8:16 and what is the same density in smaller groups: 1:4, 2:8, 2:4, 4:8, 1:2. A sparser pattern is
-taken and leaves places empty.
+N counts the weights that are stored. The tiles of format `slot` that it takes have 4 or 8 places in 16 columns, so M
+divides 16 and N:M is one of 4:16, 8:16 and what is the same density in smaller groups: 1:4, 2:8, 2:4, 4:8, 1:2. A
+sparser pattern is taken and leaves places empty.
 
 Bytes per weight: 4 or 8 sixteenths x (1/2 + bytes of a value).
 """

@@ -113,9 +113,10 @@ def merge(
 
 
 def _drawn(x: Tensor, count: int) -> int:
-    """Returns one of `count` places, drawn once for an input: whoever reads the same tensor is given the same."""
+    """Returns one of `count` places, the same for all that read a tensor; each draws, so that a recomputation can."""
+    drawn = int(torch.randint(count, ()))
     if not hasattr(x, "drawn"):
-        x.drawn = int(torch.randint(count, ()))
+        x.drawn = drawn
     return x.drawn
 
 

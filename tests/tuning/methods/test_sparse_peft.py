@@ -99,6 +99,26 @@ def test_layers_that_read_the_same_input_share_a_draw(tiny, batches, monkeypatch
     assert len(draws) == 8 and all(len(set(ranks)) > 1 for ranks in draws)
 
 
+def test_what_all_blocks_of_a_decoder_read_may_be_recomputed(tiny, batches):
+    model, batch = tiny("t5").train(), batches["t5"]()
+    linears = [linear for block in models.blocks(model) for linear in block.linears]
+    keeps = {linear.name: torch.ones_like(linear.module.weight, dtype=torch.bool) for linear in linears}
+    attach.attach(model, keeps, "sparse_peft:rank=8,ranks=8-7-6-5-4-3-2-1")
+    grown = [p for p in model.parameters() if p.requires_grad]
+    torch.nn.init.normal_(grown[-1], generator=torch.Generator().manual_seed(0))
+    found = []
+    for recomputed in (False, True):
+        if recomputed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.zero_grad()
+        torch.manual_seed(3)
+        model(**batch).loss.backward()
+        found.append([p.grad.clone() for p in grown if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 0
+    for plain, again in zip(*found, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
 def test_ranks_are_an_option_in_text():
     assert rooms.resolve("method", "sparse_peft:rank=32,ranks=32-24-16").options["ranks"] == "32-24-16"
 
