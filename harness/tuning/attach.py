@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import BoolTensor, Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from harness import rooms
 from harness.problems import Problem
@@ -240,7 +241,8 @@ def merged(attached: Attached) -> Iterator[None]:
 
     Afterwards a layer has its own weight and its method again, both under the mask that it has by then. What was done
     to the final weight besides masking it, by a solver, is added to the layer's own weight. Where an error or an
-    interrupt ends it, its own weight comes back as it was.
+    interrupt ends it, its own weight comes back as it was; of a model that several processes share out it does not:
+    they may be in the middle of a pass, and none of them goes on with it.
 
     Raises:
         Problem: The final weight does not follow when something is added to the layer's own; the layer is named.
@@ -256,10 +258,11 @@ def merged(attached: Attached) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for name, layer in attached.layers.items():
+                before = own.pop(name)
                 if whole:
-                    _put_back(attached, name, layer, own.pop(name))
-                else:
-                    layer.module.weight.copy_(own.pop(name))
+                    _put_back(attached, name, layer, before)
+                elif not isinstance(before, DTensor):
+                    layer.module.weight.copy_(before)
                 if attached.adapt is not None:
                     layer.module.forward = _forward(layer, attached.adapt)
 

@@ -57,3 +57,15 @@ def test_an_interrupted_pruning_leaves_the_layers_own_weights_even_where_no_chan
         raise KeyboardInterrupt
     assert all(torch.equal(layer.module.weight, before[name]) for name, layer in attached.layers.items())
     assert all("forward" in vars(layer.module) for layer in attached.layers.values())
+
+
+def test_an_interrupt_of_weights_that_are_shared_out_is_handed_on(tiny, masks, monkeypatch):
+    """As FSDP leaves them in the middle of a pass: of another shape than they were."""
+    monkeypatch.setattr(a, "DTensor", torch.Tensor)
+    model = tiny()
+    attached = a.attach(model, masks(model), "spp")
+    with pytest.raises(KeyboardInterrupt), a.merged(attached):
+        for layer in attached.layers.values():
+            layer.module.weight.data = torch.empty(0)
+        raise KeyboardInterrupt
+    assert all("forward" in vars(layer.module) for layer in attached.layers.values())
