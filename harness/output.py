@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN = {"±": "+/-", "−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "•": "*", "…": "..."}
-_HANDLER = "harness.plain"
-
-
 WIDTH = 160
 """Columns where the output is no terminal."""
+_HANDLER = "harness.plain"
 
 
 def console() -> Console:

@@ -178,6 +178,8 @@ def clean(
         hint = "clean when it is done, or give `harness run` --lean"
         raise Problem(f"{holder} is computing here, and may read these weights", where=str(store.root), hint=hint)
     show.weights(found)
+    if not found:
+        return
     if planned.unplanned:
         print(f"{planned.unplanned:,} cells cannot be planned on this machine; what they read may be among these")
     if not yes:

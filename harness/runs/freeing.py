@@ -24,7 +24,7 @@ def is_freed(folder: Path) -> bool:
     return (folder / FREED).is_file()
 
 
-def weights(name: str, size: int) -> bool:
+def takes(name: str, size: int) -> bool:
     """Returns whether a file of a result, by its name and whole size in bytes, is one that freeing takes."""
     return size > LARGE and name.endswith(".safetensors")
 
@@ -36,7 +36,7 @@ def held(folder: Path) -> dict[Path, int]:
         OSError, ValueError, KeyError: What the result says of itself cannot be read.
     """
     said = json.loads((folder / DONE).read_text(encoding="utf8"))["files"]
-    paths = [folder / name for name, about in said.items() if weights(name, about["size"])]
+    paths = [folder / name for name, about in said.items() if takes(name, about["size"])]
     return {path: size for path in paths if (size := path.stat().st_size) > LARGE}
 
 

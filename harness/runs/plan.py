@@ -82,11 +82,7 @@ class Plan:
 
     @cached_property
     def _needing(self) -> dict[Stage, list[PlannedCell]]:
-        found: dict[Stage, list[PlannedCell]] = {}
-        for item in self.cells:
-            for stage in item.needs:
-                found.setdefault(stage, []).append(item)
-        return found
+        return _grouped((stage, item) for item in self.cells for stage in item.needs)
 
     def readers(self, stage: Stage) -> tuple[Stage, ...]:
         """Returns the stages that read a stage's result."""
@@ -94,11 +90,7 @@ class Plan:
 
     @cached_property
     def _readers(self) -> dict[Stage, list[Stage]]:
-        found: dict[Stage, list[Stage]] = {}
-        for stage in self.states:
-            for parent in dict.fromkeys(stage.parents.values()):
-                found.setdefault(parent, []).append(stage)
-        return found
+        return _grouped((parent, stage) for stage in self.states for parent in dict.fromkeys(stage.parents.values()))
 
     @property
     def lacking(self) -> tuple[Stage, ...]:
@@ -275,6 +267,14 @@ class _Planner:
 def _last(found: Mapping[str, Stage | None]) -> Stage | None:
     """Returns the last stage that changed the pruned weights; None without one, or where it cannot be planned."""
     return next((found[role] for role in ("tune", "pretrain", "prune") if role in found), None)
+
+
+def _grouped(pairs: Iterable[tuple[Stage, Any]]) -> dict[Stage, list[Any]]:
+    """Returns what belongs to each stage, in order."""
+    found: dict[Stage, list[Any]] = {}
+    for stage, one in pairs:
+        found.setdefault(stage, []).append(one)
+    return found
 
 
 def _ancestry(stage: Stage, found: dict[Stage, None]) -> None:

@@ -204,7 +204,7 @@ def _damage(folder: Path, stage: Stage) -> str | None:
         freed = freeing.is_freed(folder)
         for name, said in done["files"].items():
             size = (folder / name).stat().st_size
-            if size != said["size"] and not (freed and freeing.weights(name, said["size"])):
+            if size != said["size"] and not (freed and freeing.takes(name, said["size"])):
                 return f"{name} is damaged: it has {size} bytes of {said['size']}"
     except FileNotFoundError as error:
         return f"{Path(error.filename).relative_to(folder)} is missing"
@@ -216,7 +216,7 @@ def _damage(folder: Path, stage: Stage) -> str | None:
 def _check_headers(folder: Path, said: Mapping[str, Any]) -> None:
     """Makes sure that what is left of freed weights can be read; `said` is of all files of the result."""
     for name, about in said.items():
-        if freeing.weights(name, about["size"]):
+        if freeing.takes(name, about["size"]):
             try:
                 shapes.header(folder / name)
             except Problem as problem:

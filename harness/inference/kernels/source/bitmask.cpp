@@ -167,20 +167,33 @@ struct Row {
   }
 };
 
+// A matrix by its rows: words at a time, or weights one by one.
+template <class V>
+struct Stored {
+  const uint64_t* mask;
+  const V* values;
+  const int64_t* rows;
+  int64_t words;
+
+  explicit Stored(const Call& call)
+      : mask((const uint64_t*)call.tensors[0]),
+        values((const V*)call.tensors[1]),
+        rows((const int64_t*)call.tensors[2]),
+        words(call.words()) {}
+  Cursor<V> cursor(int64_t row) const { return Cursor<V>(mask + row * words, values + rows[row]); }
+  Row<V> row(int64_t row) const { return Row<V>{mask + row * words, values + rows[row]}; }
+};
+
 }  // namespace
 
 extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
   const Call call(*matrix, x, y, batch, threads);
   by_precision(call.precision, [&](auto* type) {
     using V = std::decay_t<decltype(*type)>;
-    const auto* mask = (const uint64_t*)call.tensors[0];
-    const auto* values = (const V*)call.tensors[1];
-    const auto* rows = (const int64_t*)call.tensors[2];
-    const int64_t words = call.words();
-    const double share = (double)rows[call.out] / (double)(call.out * call.in);
+    const Stored<V> stored(call);
+    const double share = (double)stored.rows[call.out] / (double)(call.out * call.in);
     multiply_in_order<V>(
-        call, share, [=](int64_t row) { return Cursor<V>(mask + row * words, values + rows[row]); },
-        [=](int64_t row) { return Row<V>{mask + row * words, values + rows[row]}; });
+        call, share, [=](int64_t row) { return stored.cursor(row); }, [=](int64_t row) { return stored.row(row); });
   });
 }
 
@@ -188,10 +201,7 @@ extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float*
   const Call call(*matrix, nullptr, nullptr, 0, threads);
   by_precision(call.precision, [&](auto* type) {
     using V = std::decay_t<decltype(*type)>;
-    const auto* mask = (const uint64_t*)call.tensors[0];
-    const auto* values = (const V*)call.tensors[1];
-    const auto* rows = (const int64_t*)call.tensors[2];
-    const int64_t words = call.words();
-    expand_in_order(call, first, last, to, [=](int64_t row) { return Cursor<V>(mask + row * words, values + rows[row]); });
+    const Stored<V> stored(call);
+    expand_in_order(call, first, last, to, [=](int64_t row) { return stored.cursor(row); });
   });
 }
