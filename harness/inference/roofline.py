@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from harness.inference.embedding import PackedEmbedding
 from harness.inference.greedy import Decoder
@@ -141,4 +142,6 @@ def _cached(cache: Any) -> Iterator[Tensor]:
 def _bytes(tensor: Tensor) -> int:
     if tensor.layout == torch.sparse_csr:
         return sum(map(_bytes, (tensor.crow_indices(), tensor.col_indices(), tensor.values())))
+    if is_traceable_wrapper_subclass(tensor):  # torchao's, and 2:4: it says of itself what the dense one would be
+        return sum(_bytes(getattr(tensor, name)) for name in tensor.__tensor_flatten__()[0])
     return tensor.numel() * tensor.element_size()

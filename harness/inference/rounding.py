@@ -13,6 +13,7 @@ rounded as the engine rounds them (`rounding`), and the engine may be no further
 
     packed int8          inputs of a product, by row:    14 bits  x ~ max|x| / 8191 q        8 bits  x ~ max|x| / 127 q
     torch_int8           inputs of a product, by call:   7 bits   x ~ (max x - min x) / 127 (q - z)
+    torchao_int8         inputs of a product, by row:    8 bits   x ~ max|x| / 127 q, or none
     16 bits              whatever a layer returns: to the type
 
 The same roundings in another order of sums fall elsewhere, so two such models differ from each other as each differs
@@ -135,7 +136,7 @@ def multiplied(layer: nn.Module) -> Tensor:
     if isinstance(layer, BitmaskLinear):
         return _from_bitmask(layer)
     weight = layer.weight() if callable(layer.weight) else layer.weight.detach()
-    if weight.is_quantized:
+    if weight.is_quantized or is_torchao(weight):
         return weight.dequantize()
     return (weight if type(weight) is Tensor and weight.layout is torch.strided else weight.to_dense()).float()
 
@@ -156,7 +157,15 @@ def rounding(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
         bits = layer.activations
         exact = layer.precision != "int8" or (bits == 14 and layer.format == "index")
         return None if exact else lambda x: rounded(x, bits)
-    return by_call if callable(getattr(layer, "weight", None)) else None
+    weight = getattr(layer, "weight", None)
+    if is_torchao(weight):
+        return (lambda x: rounded(x, 8)) if weight.act_quant_kwargs else None
+    return by_call if callable(weight) else None
+
+
+def is_torchao(weight: object) -> bool:
+    """Says whether a weight is torchao's: int8 in the guise of float32."""
+    return type(weight).__module__.startswith("torchao.")
 
 
 def by_call(x: Tensor) -> Tensor:
@@ -215,4 +224,4 @@ def _stored(layer: nn.Module) -> torch.dtype:
         return PRECISIONS[layer.precision]
     if isinstance(layer, BitmaskLinear):
         return layer.kind
-    return torch.int8 if callable(layer.weight) else layer.weight.dtype
+    return torch.int8 if callable(layer.weight) or is_torchao(layer.weight) else layer.weight.dtype

@@ -69,6 +69,26 @@ def test_bytes_of_int8_and_of_sparse_rows(tiny_models):
     assert roofline.in_memory(csr) == dense - 4 * linears + 8 * (linears // 2) + 4 * (rows + len(prunable(model)))
 
 
+def test_bytes_of_torchao_s_int8_are_those_it_holds(tiny_models):
+    if reason := rooms.bind("engine", "torchao_int8", "available")():
+        pytest.skip(reason)
+    model, _ = tiny_models.tiny("llama")
+    linears = [model.get_submodule(name).weight for name in prunable(model)]
+    ran = rooms.bind("engine", "torchao_int8")(copy.deepcopy(model))
+    saved = roofline.in_memory(model) - roofline.in_memory(ran)
+    per_row = 4 + 1  # a scale and a zero point
+    assert saved == sum(3 * weight.numel() - per_row * len(weight) for weight in linears)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of SparseSemiStructuredTensor")
+def test_bytes_of_2_4_are_those_it_holds():
+    held = {"packed": torch.zeros(64, 64, dtype=torch.float16), "meta": torch.zeros(64, 8, dtype=torch.int16)}
+    rest = dict.fromkeys(("packed_t", "meta_t", "compressed_swizzled_bitmask"))
+    linear = nn.Linear(128, 64, bias=False)
+    linear.weight = nn.Parameter(torch.sparse.SparseSemiStructuredTensorCUTLASS((64, 128), **held, **rest), False)
+    assert roofline.stored(linear) == 64 * 64 * 2 + 64 * 8 * 2
+
+
 def test_the_ratio_of_operations_counts_what_is_not_zero(tiny_models):
     model, _ = tiny_models.tiny("mpt")
     names = prunable(model)

@@ -1,0 +1,73 @@
+"""torchao's int8 linears, not compiled: what is to take the place of PyTorch's own int8 routines (`torch_int8`).
+
+    W ~ s_row Q,  and with 8-bit activations x ~ s_token q         s = max / 127.5
+
+Zeros are multiplied like the rest. torchao counts on `torch.compile`. Without it, Q is made float32 at every call, or,
+with 8-bit activations, its rows are summed at every call (where the processor has VNNI and no AMX), and both are slower
+than dense float32: 0.83 and 0.32 times as fast, where torch_int8 is 1.34 (SmolLM2-135M-Instruct, a text at a time, two
+threads of a Xeon, torchao 0.18). The model compiled whole with frozen weights was 1.14 times as fast with float
+activations, after minutes of compiling; with 8-bit ones compiling was not done after eight minutes of a core.
+Linears compiled one by one stayed slower than dense. So there is no such option.
+
+It has PyTorch's threads and weights that can be read, so it is interleaved and verified as engines of ours are.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib import metadata
+from typing import Literal
+
+import torch
+from torch import nn
+
+from harness.inference.engines.torch_int8 import chosen
+from harness.inference.onnx import missing
+
+DEVICE = "cpu"
+
+
+def prepare(
+    model: nn.Module, *, activations: Literal["float", "int8"] = "float", head: Literal["keep", "int8"] = "keep"
+) -> nn.Module:
+    """Dense int8 weights with float or 8-bit activations, by torchao.
+
+    Args:
+        model: A model of transformers, float32.
+        activations: Multiplied as they are, or rounded to 8 bits with a scale a token.
+        head: Whether the output layer is quantised too.
+
+    Returns:
+        The model.
+    """
+    hush()
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+
+    names = set(chosen(model, head))
+    config = Int8WeightOnlyConfig if activations == "float" else Int8DynamicActivationInt8WeightConfig
+    quantize_(model, config(set_inductor_config=False), lambda module, name: name in names)
+    return model
+
+
+def hush() -> None:
+    """Keeps torchao from telling, when it is imported, which kernels for GPUs it lacks."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def available() -> str | None:
+    """Returns why torchao cannot be used here."""
+    if absent := missing(("torchao",)):
+        return absent
+    hush()
+    try:
+        from torchao.quantization import Int8Tensor  # noqa: F401
+    except Exception as error:  # whatever a package for another PyTorch raises
+        here = f"torchao {metadata.version('torchao')} does not go with PyTorch {torch.__version__}"
+        return f"{here}: {str(error).splitlines()[0].rstrip('.')}"
+    return None
+
+
+def exact() -> bool:
+    """Says no: weights, and activations if asked for, are rounded to 8 bits."""
+    return False
