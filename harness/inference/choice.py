@@ -3,8 +3,9 @@
     time = max(bytes / bandwidth of a thread, words x (of a word + of a stored weight x stored weights a word))
 
 The bytes are those the format would store. A word is 64 weights; what it costs was measured for each build of the
-kernels in the cache, on one thread of an Intel Xeon of 2023 (`COSTS`, in nanoseconds). Both terms shrink alike with
-more threads, so the choice does not depend on their number. It is an estimate: `harness bench linear` measures.
+kernels on one thread of an Intel Xeon of 2023 (`COSTS`, in nanoseconds): in the cache, but of int8 in `slot` from
+memory, where reading and arithmetic hold each other up. Both terms shrink alike with more threads, so the choice does
+not depend on their number. It is an estimate: `harness bench linear` measures.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from harness import rooms
 from harness.exported import AUTO
 from harness.inference import formats
-from harness.inference.formats import Packed
+from harness.inference.formats import Packed, slot
 from harness.inference.formats.index import WIDEST
 from harness.inference.kernels import isa
 from harness.inference.values import PRECISIONS, WORD
@@ -30,20 +31,18 @@ COSTS: dict[str, dict[str, dict[str, tuple[float, float]]]] = {
     "avx512": {
         "dense": {"fp32": (4.1, 0), "bf16": (2.1, 0), "fp16": (4.1, 0), "int8": (1.0, 0)},
         "bitmask": {"fp32": (3.9, 0.02), "bf16": (3.1, 0), "fp16": (5.2, 0), "int8": (1.3, 0)},
-        "slot": {"fp32": (2.9, 0.3), "bf16": (2.7, 0.3), "fp16": (2.9, 0.3), "int8": (1.3, 0.3)},
+        "slot": {"fp32": (2.9, 0.3), "bf16": (2.7, 0.3), "fp16": (2.9, 0.3), "int8": (2.1, 0.33)},
         "index": {"fp32": (0, 0.31), "bf16": (0, 0.29), "fp16": (0, 0.29), "int8": (0, 0.27)},
     },
     "avx2": {
         "dense": {"fp32": (4.1, 0), "bf16": (2.6, 0), "fp16": (4.1, 0), "int8": (2.0, 0)},
         "bitmask": {"fp32": (8.8, 0), "bf16": (5.8, 0), "fp16": (6.4, 0), "int8": (4.8, 0)},
-        "slot": {"fp32": (3.2, 0.39), "bf16": (2.7, 0.39), "fp16": (3.2, 0.39), "int8": (1.6, 0.39)},
+        "slot": {"fp32": (3.2, 0.39), "bf16": (2.7, 0.39), "fp16": (3.2, 0.39), "int8": (2.1, 0.38)},
         "index": {"fp32": (0, 0.39), "bf16": (0, 0.37), "fp16": (0, 0.37), "int8": (0, 0.35)},
     },
 }
 """Nanoseconds of a word of 64 columns and of each stored weight; of `slot`, of 4 slots and of each weight of the tail.
 A portable build is taken for AVX2."""
-PAIR = 1.3
-"""What a record of two tiles costs over one of a tile: activations are picked from both."""
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,11 @@ def estimates(weight: Tensor, precision: str = "fp32") -> list[Estimate]:
     if columns <= WIDEST:
         found.append(_estimate("index", stored * (2 + size), 0, stored, costs["index"][precision]))
         held = nn.functional.pad(keep, (0, -columns % 16)).view(rows, -1, 16).sum(2, dtype=torch.uint8)
-        for slots in (2, 4, 8):
+        for slots in slot.SLOTS:
             tail = int((held.int() - slots).clamp_min_(0).sum())
-            records = held.numel() * slots / 4
-            taken = int(records * (2 + 4 * size) + tail * (2 + size))
-            work = records / 4 * (PAIR if slots == 2 else 1)
-            found.append(_estimate(f"slot:slots={slots}", taken, work, tail, costs["slot"][precision]))
+            held_slots = held.numel() * slots
+            taken = held_slots // 2 + held_slots * size + tail * (2 + size)
+            found.append(_estimate(f"slot:slots={slots}", taken, held_slots / 16, tail, costs["slot"][precision]))
     return sorted(found, key=lambda each: (each.seconds, each.bytes))
 
 

@@ -1,10 +1,10 @@
 """N:M: of every M consecutive columns of a row at most N weights with their numbers; tiles of `slot`, no tail.
 
-N counts the weights that are stored. The tiles of format `slot` that it takes have 4 or 8 places in 16 columns, so M
-divides 16 and N:M is one of 4:16, 8:16 and what is the same density in smaller groups: 1:4, 2:8, 2:4, 4:8, 1:2. A
-sparser pattern is taken and leaves places empty.
+N counts the weights that are stored. The tiles of format `slot` that it takes have 2, 3, 4, 5, 6 or 8 places in 16
+columns, so M divides 16 and N is at most M/2: 1:8, 1:4, 2:8, 3:8, 2:4, 4:8 and more. What fills none of these (1:16,
+7:16) leaves places empty.
 
-Bytes per weight: 4 or 8 sixteenths x (1/2 + bytes of a value).
+Bytes per weight: N/M x (1/2 + bytes of a value).
 """
 
 from __future__ import annotations
@@ -62,4 +62,4 @@ def slots(n: int, m: int) -> int:
         raise Problem(
             f"{n}:{m} does not fit tiles of 16 columns", hint="m divides 16 and n is at most m/2; or use bitmask"
         )
-    return 4 if n * 16 // m <= 4 else 8
+    return next(places for places in slot.SLOTS if places >= n * 16 // m)

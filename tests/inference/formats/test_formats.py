@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.inference import formats
-from harness.inference.formats import Packed
+from harness.inference.formats import Packed, slot
 from harness.inference.kernels.linear import matmul
 from harness.inference.values import PRECISIONS, decode, encode
 from harness.problems import Problem
 from harness.rooms import ROOMS, bind
 
 NAMES = ROOMS["format"].names()
-CHOICES = (*(name for name in NAMES if name != "nm"), "slot:slots=2", "slot:slots=8")
+SLOTS = tuple(f"slot:slots={slots}" for slots in slot.SLOTS)
+CHOICES = (*(name for name in NAMES if name not in ("nm", "slot")), *SLOTS)
 
 
 @st.composite
@@ -57,6 +58,16 @@ def test_a_broken_pattern_is_named():
         formats.pack(weight, "2:4")
 
 
+@pytest.mark.parametrize("pattern, per_weight", [("1:8", 3), ("3:16", 4.5), ("1:4", 6), ("3:8", 9), ("7:16", 12)])
+def test_patterns_take_as_many_slots_as_they_fill(pattern, per_weight):
+    """16 x the bytes that tiles take for a weight of the matrix: a byte and a half a slot, of 16 columns."""
+    n, m = map(int, pattern.split(":"))
+    weight = (torch.arange(256) % m < n).float().expand(8, 256)
+    packed = formats.pack(weight, pattern, "int8")
+    assert packed.tensors["tiles"].nbytes / weight.numel() * 16 == per_weight
+    assert torch.equal(formats.unpack(packed), weight) and not len(packed.tensors["values"])
+
+
 @pytest.mark.parametrize("n, m", [(3, 4), (2, 5), (16, 32)])
 def test_patterns_that_fit_no_tile_are_refused(n, m):
     with pytest.raises(Problem, match="does not fit tiles"):
@@ -67,9 +78,8 @@ def test_bytes_at_75_percent():
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(256, 4096, generator=generator) * (torch.rand(256, 4096, generator=generator) >= 0.75)
     per_eight = {name: formats.pack(weight, name, "int8").bytes / weight.numel() * 8 for name in CHOICES}
-    assert per_eight == pytest.approx(
-        {"dense": 8, "bitmask": 3, "index": 6, "slot:slots=2": 4.6, "slot": 4, "slot:slots=8": 6}, rel=0.03
-    )
+    slots = dict(zip(SLOTS, (4.6, 4.15, 4.0, 4.2, 4.7, 6), strict=True))
+    assert per_eight == pytest.approx({"dense": 8, "bitmask": 3, "index": 6, **slots}, rel=0.03)
 
 
 @pytest.mark.parametrize("name", [name for name in CHOICES if name not in ("dense", "bitmask")])
@@ -99,7 +109,7 @@ def test_unknown_names_are_problems():
     with pytest.raises(Problem, match="unknown precision"):
         formats.pack(torch.ones(2, 2), "bitmask", "int7")
     with pytest.raises(Problem, match="slots"):
-        formats.pack(torch.ones(2, 2), "slot:slots=5")
+        formats.pack(torch.ones(2, 2), "slot:slots=7")
 
 
 def test_cast_tensors_are_refused():

@@ -16,9 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from harness import rooms
 from harness.inference import formats, native
+from harness.inference.formats import slot
 from harness.inference.kernels import build, isa, linear
 
-FORMATS = ("dense", "bitmask", "index", "slot:slots=2", "slot", "slot:slots=8")
+FORMATS = ("dense", "bitmask", "index", *(f"slot:slots={slots}" for slots in slot.SLOTS))
 BITS = ((14,), linear.BITS)
 """Of activations, with floats and with int8."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness.inference import formats
+from harness.inference.formats import slot
 from harness.inference.kernels import build, isa, library, linear
 from harness.inference.kernels.linear import PackedLinear, matmul
 from harness.inference.values import PRECISIONS
@@ -18,7 +19,7 @@ from harness.problems import Problem
 from harness.quantization.grid import Grid
 
 BUILDS = [name for name in isa.FEATURES if isa.has(name)]
-FORMATS = ("dense", "bitmask", "index", "slot:slots=2", "slot", "slot:slots=8", "2:4")
+FORMATS = ("dense", "bitmask", "index", *(f"slot:slots={slots}" for slots in slot.SLOTS), "2:4")
 
 pytestmark = pytest.mark.skipif(build.reason() is not None, reason=str(build.reason()))
 

@@ -89,6 +89,7 @@ class Cursor {
 #else
   static constexpr bool PAIRED = false;
 #endif
+  Cursor() = default;
   Cursor(const uint64_t* mask, const V* values) : mask_(mask), p_(values) {}
   // The j-th LANES of a word's weights; called once for each j in order.
 #if defined(__AVX512F__)
@@ -126,14 +127,14 @@ class Cursor {
 #else
   static constexpr bool CODES = false;
 #endif
-  void next() {
+  void next(int64_t ahead = AHEAD) {
     p_ += __builtin_popcountll(*mask_);
 #if !defined(__AVX512F__)
     taken_ = 0;
 #endif
     mask_++;
     // As many lines as half of a word's values fill: at higher sparsities some are asked for twice, at lower ones not.
-    for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line);
+    for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line, ahead);
     if ((uintptr_t)mask_ % 64 == 0) fetch(mask_);
   }
 

@@ -1,5 +1,6 @@
-// Products of int8 codes with more rows of activations than registers hold: four rows of weights are put in their places
-// once, in the first cache, and multiplied from there with the activations, four rows by four.
+// Products of int8 codes with more rows of activations than registers hold, four rows by four: with the first four rows of
+// activations the weights are put in their places, in the first cache, and multiplied from there with the others. To put
+// them there takes other units of the processor than to multiply, so together they take less time than in turn.
 #pragma once
 #include "rows.h"
 
@@ -26,24 +27,14 @@ inline __m512i totals(const Square& sums) {
   return add(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
 }
 
-// The next words of a row in their places.
-template <class Cursor>
-inline void expand(Cursor& cursor, int8_t* to, int64_t words) {
-  Cursor now = cursor;
-  for (int64_t word = 0; word < words; word++) {
-    _mm512_store_si512(to + word * WORD, now.codes(0));
-    now.next();
-  }
-  cursor = now;
-}
-
-// Four rows of codes, WIDE apart, by four of bytes, whose words are `apart`.
-inline __m512i square(const int8_t* codes, const uint8_t* const* bytes, int64_t apart, int64_t words) {
+// Four rows of codes, `codes(r, word)`, by four of bytes, whose words are `apart`.
+template <class Codes>
+inline __m512i square(Codes codes, const uint8_t* const* bytes, int64_t apart, int64_t words) {
   Square sums = {};
   for (int64_t word = 0; word < words; word++) {
     __m512i row[SIDE];
 #pragma GCC unroll 4
-    for (int r = 0; r < SIDE; r++) row[r] = _mm512_load_si512(codes + r * WIDE + word * WORD);
+    for (int r = 0; r < SIDE; r++) row[r] = codes(r, word);
 #pragma GCC unroll 4
     for (int b = 0; b < SIDE; b++) {
       const __m512i some = _mm512_loadu_si512(bytes[b] + word * apart);
@@ -52,6 +43,22 @@ inline __m512i square(const int8_t* codes, const uint8_t* const* bytes, int64_t 
     }
   }
   return totals(sums);
+}
+
+// The same of the next words of four cursors, whose codes stay in their places, WIDE apart.
+template <class Cursor>
+inline __m512i first_square(Cursor* cursors, int8_t* places, const uint8_t* const* bytes, int64_t apart, int64_t words) {
+  Cursor now[] = {cursors[0], cursors[1], cursors[2], cursors[3]};
+  const __m512i result = square(
+      [&](int r, int64_t word) {
+        const __m512i codes = now[r].codes(0);
+        now[r].next(FAR);
+        _mm512_store_si512(places + r * WIDE + word * WORD, codes);
+        return codes;
+      },
+      bytes, apart, words);
+  for (int r = 0; r < SIDE; r++) cursors[r] = now[r];
+  return result;
 }
 
 // Four rows of weights by `batch` rows of activations from `first` on. Only `held` of the four are there: the others hold
@@ -75,13 +82,16 @@ void multiply_block(const Call& call, const Planes<PLANES>& x, Cursor* cursors, 
     }
     while (k < stop) {
       const int64_t words = (stop - k < WIDE ? stop - k : WIDE) / WORD, next = k + words * WORD;
-      for (int r = 0; r < held; r++) expand(cursors[r], codes[r], words);
       for (int64_t b = 0; b < batch; b += SIDE) {
         Lanes found = {};
         for (int plane = PLANES - 1; plane >= 0; plane--) {
           const uint8_t* bytes[SIDE];
           for (int i = 0; i < SIDE; i++) bytes[i] = x.row(first + (b + i < batch ? b + i : b)) + PLANES * k + plane * WORD;
-          found = found * 128.f + (Lanes)_mm512_cvtepi32_ps(square(codes[0], bytes, PLANES * WORD, words));
+          const auto placed = [&](int r, int64_t word) { return _mm512_load_si512(codes[r] + word * WORD); };
+          const __m512i products = b == 0 && plane == PLANES - 1
+                                       ? first_square(cursors, codes[0], bytes, PLANES * WORD, words)
+                                       : square(placed, bytes, PLANES * WORD, words);
+          found = found * 128.f + (Lanes)_mm512_cvtepi32_ps(products);
         }
         const auto of = [&](const float* p) { return (Lanes)_mm512_broadcast_f32x4(_mm_load_ps(p)); };
         if (next == stop) found -= of(offsets);

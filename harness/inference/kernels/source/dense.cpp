@@ -11,6 +11,7 @@ class Cursor {
   static constexpr bool PAIRED = std::is_same_v<V, BFloat>;
   static constexpr bool CODES = true;
   static constexpr int PARTS = 2, CHAINS = 2;
+  Cursor() = default;
   explicit Cursor(const V* values) : p_(values) {}
   Lanes floats(int j) const {
     if constexpr (PAIRED)
@@ -25,7 +26,7 @@ class Cursor {
   using Codes = __m256i;
   Codes codes(int j) const { return _mm256_loadu_si256((const __m256i*)(p_ + j * 32)); }
 #endif
-  void next() {
+  void next(int64_t = AHEAD) {
     for (int64_t line = 0; line < (int64_t)(WORD * sizeof(V)); line += 64) fetch(p_, line);
     p_ += WORD;
   }

@@ -1,4 +1,4 @@
-// Tiles of 8 rows x 16 columns with 2, 4 or 8 slots a row, and a tail of single entries for what did not fit.
+// Tiles of 8 rows x 16 columns with up to 8 slots a row, and a tail of single entries for what did not fit.
 // Tensors: tiles [row groups, records, bytes of a record], columns, values, rows [out + 1].
 #include "entries.h"
 #include "expand.h"
@@ -12,37 +12,40 @@ constexpr int ROWS = 8;
 
 struct Tiles {
   const uint8_t* bytes;
-  int64_t records;  // of a row group
-  int shift;        // of a slot's place in its row to its tile
+  int64_t turns, records;  // of a row group
+  int slots;
 
   explicit Tiles(const Call& call)
       : bytes((const uint8_t*)call.tensors[0]),
-        records(((call.in + TILE - 1) / TILE * call.slots + 3) / 4),
-        shift(__builtin_ctz(call.slots)) {}
+        turns(((call.in + TILE - 1) / TILE + tiles_of(call.slots) - 1) / tiles_of(call.slots)),
+        records(turns * turn_of(call.slots)),
+        slots(call.slots) {}
   template <class V>
   const uint8_t* group(int64_t g) const { return bytes + g * records * RECORD<V>; }
-  int64_t tile(int64_t record, int slot = 0) const { return (4 * record + slot) >> shift; }
+  int64_t tile(int64_t record, int slot) const { return (4 * record + slot) / slots; }
 };
 
 #if defined(__AVX2__)
 
 // The tiles' part of 8 rows' products in floats.
-template <bool PAIRED, int B, class V>
+template <int SLOTS, int B, class V>
 inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int64_t first, float* to) {
   Floats<8> part[B][2] = {};
   const uint8_t* record = of.group<V>(g);
-  for (int64_t r = 0; r < of.records; r++, record += RECORD<V>) {
-    for (int64_t line = 0; line < RECORD<V>; line += 64) fetch_far(record, line);
-    const __m256i where = numbers(record);
-    Floats<8> weights[4], picks[4];
-    values((const V*)(record + 16), weights);
+  for (int64_t turn = 0; turn < of.turns; turn++)
+    in_turn<SLOTS>([&](auto tile, auto own) {
+      for (int64_t line = 0; line < RECORD<V>; line += 64) fetch_far(record, line);
+      const __m256i where = numbers(record);
+      Floats<8> weights[4], picks[4];
+      values((const V*)(record + 16), weights);
 #pragma GCC unroll 4
-    for (int b = 0; b < B; b++) {
-      pick<PAIRED>(x.tile(first + b, of.tile(r)), where, picks);
+      for (int b = 0; b < B; b++) {
+        pick<own.value>(x.tile(first + b, turn * tiles_of(SLOTS) + tile), where, picks);
 #pragma GCC unroll 4
-      for (int slot = 0; slot < 4; slot++) part[b][slot % 2] += weights[slot] * picks[slot];
-    }
-  }
+        for (int slot = 0; slot < 4; slot++) part[b][slot % 2] += weights[slot] * picks[slot];
+      }
+      record += RECORD<V>;
+    });
   for (int b = 0; b < B; b++) {
     part[b][0] += part[b][1];
     memcpy(to + b * ROWS, &part[b][0], sizeof part[b][0]);
@@ -50,23 +53,24 @@ inline void tiles_of_floats(const Tiles& of, int64_t g, const BytePlanes& x, int
 }
 
 // The same of int8 codes and planes of activations: exact integers, a lane a row.
-template <bool PAIRED, int PLANES, int B>
+template <int SLOTS, int PLANES, int B>
 inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes<PLANES>& x, const int32_t* sums, int64_t first, float* to) {
   __m256i part[B][PLANES] = {};
   const uint8_t* record = of.group<int8_t>(g);
-  for (int64_t r = 0; r < of.records; r++, record += RECORD<int8_t>) {
-    fetch_far(record);
-    const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
+  for (int64_t turn = 0; turn < of.turns; turn++)
+    in_turn<SLOTS>([&](auto tile, auto own) {
+      fetch_far(record);
+      const __m256i where = numbers(record), codes = _mm256_loadu_si256((const __m256i*)(record + 16));
 #pragma GCC unroll 4
-    for (int b = 0; b < B; b++)
+      for (int b = 0; b < B; b++)
 #pragma GCC unroll 2
-      for (int plane = 0; plane < PLANES; plane++) {
-        const uint8_t* bytes = x.row(first + b) + (PLANES * of.tile(r) + plane) * TILE;
-        __m256i picks = picked(bytes, where);
-        if (PAIRED) picks = _mm256_blend_epi16(picks, picked(bytes + PLANES * TILE, where), 0xaa);
-        part[b][plane] = dot<PLANES>(part[b][plane], picks, codes);
-      }
-  }
+        for (int plane = 0; plane < PLANES; plane++) {
+          const uint8_t* bytes = x.row(first + b) + (PLANES * (turn * tiles_of(SLOTS) + tile) + plane) * TILE;
+          const __m256i picks = picked<own.value>(bytes, bytes + PLANES * TILE, where);
+          part[b][plane] = dot<PLANES>(part[b][plane], picks, codes);
+        }
+      record += RECORD<int8_t>;
+    });
   constexpr int TOP = OFFSET<PLANES> >> 7 * (PLANES - 1);
   const __m256i offset = _mm256_mullo_epi32(_mm256_loadu_si256((const __m256i*)sums), _mm256_set1_epi32(TOP));
   for (int b = 0; b < B; b++) {
@@ -79,7 +83,7 @@ inline void tiles_of_codes(const Tiles& of, int64_t g, const Planes<PLANES>& x, 
 
 #else
 
-template <bool, int B, class V>
+template <int, int B, class V>
 inline void tiles_of_floats(const Tiles& of, int64_t g, const Activations& x, int64_t first, float* to) {
   memset(to, 0, B * ROWS * sizeof(float));
   const uint8_t* record = of.group<V>(g);
@@ -96,14 +100,18 @@ using BytePlanes = Activations;
 
 // `tiles(g, b, first, to)` computes the tiles' part for b rows of activations; the tail and the scales are the same for all.
 template <class V, class Part>
-void multiply_by(const Call& call, Part tiles) {
+void multiply_by(const Call& call, const Tiles& of, Part tiles) {
   const Entries<V> tail(call, 1);
   const Transposed x(call);
   for_rows((call.out + ROWS - 1) / ROWS, call.step() / ROWS, call.threads, [&](int64_t begin, int64_t end) {
     float slotted[BATCH * ROWS], rest[BATCH];
     for (int64_t g = begin; g < end; g++) {
       in_parts<4>(call.batch, [&](auto b, int64_t first) { tiles(g, b, first, slotted + first * ROWS); });
+      const uint8_t* next = of.group<V>(g + 1) + FAR;
       for (int64_t row = g * ROWS; row < (g + 1) * ROWS && row < call.out; row++) {
+        // A tail of int8 keeps arithmetic busier than memory, which brings the next group's tiles meanwhile.
+        if (sizeof(V) == 1)
+          for (int64_t i = tail.rows[row]; i + 16 <= tail.rows[row + 1]; i += 16, next += 64) __builtin_prefetch(next, 0, 2);
         if (call.batch == 1)
           rest[0] = entries_of_row(tail, row, call.x);
         else if (x.width == 8)
@@ -117,12 +125,12 @@ void multiply_by(const Call& call, Part tiles) {
   });
 }
 
-template <class V, bool PAIRED>
+template <class V, int SLOTS>
 void multiply_floats_by(const Call& call) {
   const Tiles tiles(call);
   const BytePlanes x(call);
-  multiply_by<V>(call, [&](int64_t g, auto b, int64_t first, float* to) {
-    tiles_of_floats<PAIRED, decltype(b)::value, V>(tiles, g, x, first, to);
+  multiply_by<V>(call, tiles, [&](int64_t g, auto b, int64_t first, float* to) {
+    tiles_of_floats<SLOTS, decltype(b)::value, V>(tiles, g, x, first, to);
   });
 }
 
@@ -136,7 +144,7 @@ struct Row {
 
   template <class F>
   void word(int64_t word, float scale, F f) {
-    const int64_t each = (WORD / TILE << of->shift) / 4;
+    const int64_t each = WORD / TILE * of->slots / 4;
     for (int64_t r = word * each; r < (word + 1) * each && r < of->records; r++) {
       const uint8_t* record = group + r * RECORD<V>;
       for (int slot = 0; slot < 4; slot++)
@@ -148,7 +156,7 @@ struct Row {
 };
 
 #if defined(__AVX2__)
-template <int PLANES, bool PAIRED>
+template <int PLANES, int SLOTS>
 void multiply_codes(const Call& call) {
   const Tiles tiles(call);
   const Planes<PLANES> x(call, TILE);
@@ -156,19 +164,31 @@ void multiply_codes(const Call& call) {
   const Buffer<int32_t> sums(groups * ROWS);
   memset(sums.get(), 0, groups * ROWS * sizeof(int32_t));
   memcpy(sums.get(), call.sums, call.out * sizeof(int32_t));
-  multiply_by<int8_t>(call, [&](int64_t g, auto b, int64_t first, float* to) {
-    tiles_of_codes<PAIRED, PLANES, decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
+  multiply_by<int8_t>(call, tiles, [&](int64_t g, auto b, int64_t first, float* to) {
+    tiles_of_codes<SLOTS, PLANES, decltype(b)::value>(tiles, g, x, sums.get() + g * ROWS, first, to);
   });
 }
 #endif
 
-template <class V, bool PAIRED>
+template <class V, int SLOTS>
 void multiply_few(const Call& call) {
 #if defined(__AVX2__)
   if constexpr (std::is_same_v<V, int8_t>)
-    return by_planes(call, [&](auto planes) { multiply_codes<planes.value, PAIRED>(call); });
+    return by_planes(call, [&](auto planes) { multiply_codes<planes.value, SLOTS>(call); });
 #endif
-  multiply_floats_by<V, PAIRED>(call);
+  multiply_floats_by<V, SLOTS>(call);
+}
+
+template <class F>
+void by_slots(int32_t slots, F f) {
+  switch (slots) {
+    case 2: return f(std::integral_constant<int, 2>());
+    case 3: return f(std::integral_constant<int, 3>());
+    case 4: return f(std::integral_constant<int, 4>());
+    case 5: return f(std::integral_constant<int, 5>());
+    case 6: return f(std::integral_constant<int, 6>());
+    default: return f(std::integral_constant<int, 8>());
+  }
 }
 
 }  // namespace
@@ -180,7 +200,7 @@ extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t
     by_precision(own.precision, [&](auto* type) {
       using V = std::decay_t<decltype(*type)>;
       if (own.batch <= DECODE)
-        return by_batch(own, own.slots == 2 ? multiply_few<V, true> : multiply_few<V, false>);
+        return by_slots(own.slots, [&](auto slots) { by_batch(own, multiply_few<V, slots.value>); });
       const Tiles of(own);
       const Entries<V> tail(own, 1);
       multiply_columns(own, [&](int64_t row) {

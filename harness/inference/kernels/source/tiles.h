@@ -1,11 +1,30 @@
-// A record of format slot: 4 slots for each of 8 rows in 16 columns, 32 column numbers of 4 bits and 32 values. A PAIRED one
-// is of two tiles: the first two slots have columns of the one, the others of the next.
+// A record of format slot: 4 slots for each of 8 rows, 32 column numbers of 4 bits and 32 values. A tile's 16 columns have
+// SLOTS of them, so a record's first OWN slots may be of one tile and the others of the next.
 // `slot.py` fixes the order of both; the two must agree.
 #pragma once
+#include <utility>
 #include "activations.h"
 
 template <class V> constexpr int64_t RECORD = 16 + 32 * (int64_t)sizeof(V);
 constexpr int TILE = 16;  // columns
+
+// The records of a turn, after which a tile begins with a record again, and its tiles.
+constexpr int turn_of(int slots) { return slots % 4 == 0 ? slots / 4 : slots % 2 == 0 ? slots / 2 : slots; }
+constexpr int tiles_of(int slots) { return turn_of(slots) * 4 / slots; }
+
+// Calls f(tile, own) for each record of a turn, both known when this is compiled.
+template <int SLOTS, class F, int... I>
+inline void in_turn(F f, std::integer_sequence<int, I...>) {
+  constexpr auto own = [](int record) {
+    const int left = (4 * record / SLOTS + 1) * SLOTS - 4 * record;
+    return left < 4 ? left : 4;
+  };
+  (f(std::integral_constant<int, 4 * I / SLOTS>(), std::integral_constant<int, own(I)>()), ...);
+}
+template <int SLOTS, class F>
+inline void in_turn(F f) {
+  in_turn<SLOTS>(f, std::make_integer_sequence<int, turn_of(SLOTS)>());
+}
 
 // Activations as four planes of bytes for each tile: a byte shuffle fetches 32 of a tile's 16 from each plane.
 class BytePlanes {
@@ -49,12 +68,23 @@ inline __m256i picked(const uint8_t* plane, __m256i numbers) {
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_load_si128((const __m128i*)plane)), numbers);
 }
 
+// The same where the four slots of a row lie together and the last ones are of the tile whose plane is `next`.
+template <int OWN>
+inline __m256i picked(const uint8_t* plane, const uint8_t* next, __m256i numbers) {
+  const __m256i first = picked(plane, numbers);
+  if (OWN == 4) return first;
+  const __m256i second = picked(next, numbers);
+  if (OWN == 2) return _mm256_blend_epi16(first, second, 0xaa);
+  return _mm256_blendv_epi8(first, second, _mm256_set1_epi32(-1u << 8 * OWN % 32));
+}
+
 // The activations of 4 slots of 8 rows.
-template <bool PAIRED>
+template <int OWN>
 inline void pick(const uint8_t* tile, __m256i numbers, Floats<8>* to) {
+  constexpr int OTHERS = 0xf << OWN & 0xf;
   const auto plane = [&](int byte) {
     const __m256i some = picked(tile + 16 * byte, numbers);
-    return PAIRED ? _mm256_blend_epi32(some, picked(tile + 64 + 16 * byte, numbers), 0xcc) : some;
+    return OTHERS ? _mm256_blend_epi32(some, picked(tile + 64 + 16 * byte, numbers), OTHERS * 0x11) : some;
   };
   const __m256i p0 = plane(0), p1 = plane(1), p2 = plane(2), p3 = plane(3);
   const __m256i low01 = _mm256_unpacklo_epi8(p0, p1), high01 = _mm256_unpackhi_epi8(p0, p1);
