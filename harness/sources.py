@@ -18,7 +18,7 @@ import hashlib
 import importlib.metadata
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -140,7 +140,7 @@ def _find(kind: str, name: str, revision: str) -> Source:
 def _checked(kind: str, folder: Path) -> Path:
     if kind == "models" and not (folder / "config.json").is_file():
         raise Problem("this folder is no model: it has no config.json", where=str(folder))
-    if not _files(folder):
+    if not any(_files(folder)):
         raise Problem("this folder is empty", where=str(folder))
     return folder
 
@@ -252,16 +252,24 @@ def card_files(folder: Path) -> dict[str, dict[str, tuple[str, ...]]]:
 
     card = folder / "README.md"
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf8"), re.DOTALL) if card.is_file() else None
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
     try:
-        for config in ((yaml.safe_load(head[1]) or {}).get("configs") or []) if head else []:
-            files = config.get("data_files", [])
-            split = [f for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
-            named = {f["split"]: _texts(f.get("path", ())) for f in split}
-            found[str(config["config_name"])] = named or {"train": _texts(files)}
+        return _configurations(head[1]) if head else {}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())
         raise Problem("the YAML head of this card is broken", where=str(card), hint=said) from error
+
+
+@functools.cache
+def _configurations(head: str) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Reads the head of a card; a plan asks once for each of MMLU's 57 subjects, which share one."""
+    import yaml
+
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for config in (yaml.load(head, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("configs") or []:
+        files = config.get("data_files", [])
+        split = [f for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
+        named = {f["split"]: _texts(f.get("path", ())) for f in split}
+        found[str(config["config_name"])] = named or {"train": _texts(files)}
     return found
 
 
@@ -314,24 +322,29 @@ def _again(source: Source) -> str:
     return f"`{_download('datasets', source.name)} --local-dir {source.path}` gets what is not here"
 
 
-def _files(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-    return sorted((p for p in found if p.is_file()), key=lambda p: p.relative_to(folder).as_posix())
+def _files(folder: str | Path) -> Iterator[str]:
+    """Yields the paths in a folder of its files; hidden ones do not count, and links to folders are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = (name for name in folders if not name.startswith("."))
+        inside = "" if place == os.fspath(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
+        there = (name for name in names if not name.startswith(".") and os.path.isfile(os.path.join(place, name)))
+        yield from (f"{inside}{name}" for name in there)
 
 
 def content_sha(folder: Path) -> str:
     """Returns `sha256:<hex>` over a folder's sorted file names and bytes; hidden files do not count."""
-    known = _digests()
+    known, root = _digests(), os.path.realpath(folder)
     new: dict[str, list] = {}
     total = hashlib.sha256()
-    for path in _files(folder):
-        key, stat = str(path.resolve()), path.stat()
+    for name in sorted(_files(root)):
+        path = os.path.join(root, name)
+        key, stat = os.path.realpath(path) if os.path.islink(path) else path, os.stat(path)
         *seen, digest = known.get(key, [None])
         if seen != [stat.st_size, stat.st_mtime_ns]:
-            with path.open("rb") as file:
+            with open(path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             new[key] = [stat.st_size, stat.st_mtime_ns, digest]
-        total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
+        total.update(f"{name}\0{digest}\n".encode())
     if new:
         remembered.write(DIGESTS, _digests() | new)
     return f"sha256:{total.hexdigest()}"

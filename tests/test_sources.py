@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -236,6 +237,13 @@ def test_split_and_configuration_are_checked_against_the_card(tmp_path, monkeypa
     assert "there is: train; test is in main" in refused(lambda: dataset_source("org/text", "one_file", ["test"]))
 
 
+def test_a_card_that_changes_is_read_anew(tmp_path):
+    folder = dataset(tmp_path, "org/text")
+    assert card_splits(folder)["one_file"] == ("train",)
+    (folder / "README.md").write_text(CARD.replace("one_file", "other"))
+    assert card_splits(folder) == {"main": ("train", "test"), "other": ("train",)}
+
+
 def test_a_file_that_the_card_names_and_that_is_not_here_is_a_problem(tmp_path, monkeypatch):
     monkeypatch.setenv("HARNESS_MIRROR", str(tmp_path))
     folder = dataset(tmp_path, "org/text", files=("a.jsonl",))
@@ -306,7 +314,22 @@ def test_content_sha_sees_names_and_bytes_but_not_hidden_files(tmp_path):
     assert len(set(seen)) == 3
     (folder / ".cache").mkdir()
     (folder / ".cache/lock").write_text("x")
+    (folder / ".hidden").write_text("x")
+    (folder / "link").symlink_to(tmp_path)
     assert content_sha(folder) == seen[-1]
+
+
+def test_content_sha_is_of_sorted_paths_and_follows_links_to_files(tmp_path):
+    folder, there = tmp_path / "data", tmp_path / "blob"
+    there.write_text("c")
+    for name in ("b.txt", "a/x.txt", "a.txt", "a/.git/x"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "c.txt").symlink_to(there)
+    contents = {"a.txt": "a.txt", "a/x.txt": "a/x.txt", "b.txt": "b.txt", "c.txt": "c"}
+    lines = [f"{name}\0{hashlib.sha256(text.encode()).hexdigest()}\n" for name, text in contents.items()]
+    assert content_sha(folder) == f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
+    assert str(there) in json.loads((tmp_path / "cache/sha256.json").read_text())
 
 
 def test_content_sha_reads_a_file_once(tmp_path, monkeypatch):

@@ -140,7 +140,7 @@ def report(
     entries, wrong = [], []
     for name in _expand(names or ["all"]):
         try:
-            entries += [spec.read(name, each) for each in spec.scales(name) if scale in (None, each)]
+            entries += spec.read_each(name, scale)
         except Problem as problem:
             wrong.append(problem)
     paths, trouble = session.report(entries, results_folder(results))
@@ -168,7 +168,7 @@ def clean(
     from harness.spec.grid import cells
 
     store, chosen = _store(results), {*_expand(names or ["all"])}
-    entries = [spec.read(name, each) for name in _expand(["all"]) for each in spec.scales(name)]
+    entries = [entry for name in _expand(["all"]) for entry in spec.read_each(name)]
     planned = plan([cell for entry in entries for cell in cells(entry)], store)
     if scale not in (None, *(entry.scale for entry in entries if entry.name in chosen)):
         raise unknown("scale", scale, sorted({entry.scale for entry in entries}))

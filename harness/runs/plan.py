@@ -11,10 +11,10 @@ is the same for every calibration seed.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class PlannedCell:
     cell: Cell
     stages: Mapping[str, Stage]
 
-    @cached_property
+    @functools.cached_property
     def needs(self) -> tuple[Stage, ...]:
         """All stages that must be done for it, parents first: its own, and in a chain those of the cells before."""
         found: dict[Stage, None] = {}
@@ -80,7 +80,7 @@ class Plan:
         """Returns the cells that cannot be done without a stage."""
         return tuple(self._needing.get(stage, ()))
 
-    @cached_property
+    @functools.cached_property
     def _needing(self) -> dict[Stage, list[PlannedCell]]:
         return _grouped((stage, item) for item in self.cells for stage in item.needs)
 
@@ -88,7 +88,7 @@ class Plan:
         """Returns the stages that read a stage's result."""
         return tuple(self._readers.get(stage, ()))
 
-    @cached_property
+    @functools.cached_property
     def _readers(self) -> dict[Stage, list[Stage]]:
         return _grouped((parent, stage) for stage in self.states for parent in dict.fromkeys(stage.parents.values()))
 
@@ -171,10 +171,11 @@ class _Planner:
     def __init__(self) -> None:
         self.origins = Origins()
         self._built: dict[tuple, tuple[Mapping[str, Any], Stage | None]] = {}
+        self._training = functools.cache(self._trained)  # a chain asks again for every cell before
 
     def stages(self, cell: Cell) -> dict[str, Stage] | None:
         """Returns a cell's stages by role, or None when a source cannot be used; all are looked up even then."""
-        found = self._training(cell)
+        found = dict(self._training(cell))
         last = _last(found) or self._dense(cell.settings)
         if section := cell.settings["quantize"]:
             found["quantize"] = last = self._stage("quantize", section, {"model": last})
@@ -184,7 +185,7 @@ class _Planner:
             found[MEASURE] = self._stage(MEASURE, section, {"model": last})
         return None if None in found.values() or not self.origins.fits(cell.settings) else found
 
-    def _training(self, cell: Cell) -> dict[str, Stage | None]:
+    def _trained(self, cell: Cell) -> dict[str, Stage | None]:
         """Returns prepare, prune, pretrain and tune, those that the cell has."""
         settings, found = cell.settings, {}
         dense = self._dense(settings)
@@ -279,10 +280,13 @@ def _grouped(pairs: Iterable[tuple[Stage, Any]]) -> dict[Stage, list[Any]]:
 
 def _ancestry(stage: Stage, found: dict[Stage, None]) -> None:
     """Adds a stage to `found` after all that it comes from."""
-    if stage not in found:
-        for parent in stage.parents.values():
-            _ancestry(parent, found)
-        found[stage] = None
+    waiting = [stage]  # no recursion: a chain is as long as its axis
+    while waiting:
+        parent = next((one for one in waiting[-1].parents.values() if one not in found), None)
+        if parent is None:
+            found[waiting.pop()] = None
+        else:
+            waiting.append(parent)
 
 
 def _count(number: int, what: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem
-from harness.spec.sections import ALTERNATIVES, unknown_setting, wrong_setting
+from harness.spec.sections import ALTERNATIVES, is_setting, unknown_setting, wrong_setting
 
 if TYPE_CHECKING:
     from harness.spec.entry import Entry
@@ -95,8 +95,9 @@ def axes_of(entry: Entry) -> tuple[list[Axis], list[Problem]]:
 def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
     path = f"grid.{name}"
     where = entry.where(path)
-    wrong = unknown_setting(name, entry.evaluations)
-    if wrong and (isinstance(points, list) or "." in name):
+    free = not is_setting(name, entry.evaluations)
+    if free and (isinstance(points, list) or "." in name):
+        wrong = unknown_setting(name, entry.evaluations)
         hint = "an axis is a setting (prune.sparsity: [0.5, 0.75]) or a new word with {label: {setting: value}}"
         raise Problem(f"{path}: {wrong.what}", where=where, nearest=wrong.nearest, hint=hint)
     if not points:
@@ -109,7 +110,7 @@ def _axis(name: str, points: list | dict, entry: Entry) -> Axis:
         label = label_of(value) if isinstance(points, list) else key
         _check_label(label, files, here, entry)
         files[_file_name(label)] = label
-        read[label] = _point(value, {here: (name, value)} if wrong is None else _free(value, here, entry), entry)
+        read[label] = _point(value, _free(value, here, entry) if free else {here: (name, value)}, entry)
     return Axis(name, read)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.problems import Problem, nearest
-from harness.spec.axes import Axis, axes_of, settings_of
+from harness.spec.axes import Axis, settings_of
 from harness.spec.sections import wrong_setting
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def matched_cases(entry: Entry, axes: list[Axis]) -> tuple[list[Matched], list[P
     that neither grid has is a problem.
     """
     own = {axis.name: axis for axis in axes}
-    top = {axis.name: axis for axis in axes_of(entry.top)[0]}
+    top = {axis.name: axis for axis in entry.top.axes[0]}
     matched, problems = [], []
     for i, case in enumerate(entry.cases):
         when: dict[str, frozenset[str]] = {}

@@ -17,7 +17,7 @@ from harness.problems import Problem
 from harness.spec import claims as orderings
 from harness.spec import grid, listing, merge, yaml_lines
 from harness.spec import reference as references
-from harness.spec.axes import axes_of
+from harness.spec.axes import Axis, axes_of
 from harness.spec.choices import fault
 from harness.spec.claims import Claim
 from harness.spec.faults import problems_of
@@ -128,6 +128,11 @@ class Entry(BaseModel):
         return (*self.evaluations, *(("measure",) if self.measure is not None else ()))
 
     @functools.cached_property
+    def axes(self) -> tuple[list[Axis], list[Problem]]:
+        """The axes of its grid, and what is wrong with those that are left out."""
+        return axes_of(self)
+
+    @functools.cached_property
     def expanded(self) -> tuple[list[grid.Cell], list[Problem]]:
         """Its cells, and everything that is wrong with them."""
         return grid.expand(self)
@@ -159,8 +164,25 @@ def read(name: str, scale: str | None = None, root: Path | None = None, set: Ite
         Problem: The first of what is wrong with it, its cells, references and claims included.
     """
     document = yaml_lines.load(listing.path_of(name, root))
-    set = tuple(set)
-    entry, problems = _at(name, document, scale, set, _top(document))
+    return _sound(name, document, scale, tuple(set), _top(document))
+
+
+def read_each(name: str, scale: str | None = None, root: Path | None = None) -> list[Entry]:
+    """Reads an entry at every scale, the one of its top level first, or at one of them alone, where it has that.
+
+    Raises:
+        Problem: As `read`.
+    """
+    document = yaml_lines.load(listing.path_of(name, root))
+    top, asked = _top(document), [each for each in listing.scales_of(document.data) if scale in (None, each)]
+    return [_sound(name, document, each, (), top) for each in asked]
+
+
+def _sound(
+    name: str, document: yaml_lines.Document, scale: str | None, set: tuple[str, ...], top: Entry | list[Problem]
+) -> Entry:
+    """Returns an entry at a scale, or raises the first of what is wrong with it."""
+    entry, problems = _at(name, document, scale, set, top)
     if entry is None or problems:
         first, *others = problems
         all_of_them = "" if set else f": harness check {name}"  # which knows nothing of --set
@@ -206,7 +228,8 @@ def _at(
     first = listing.scales_of(document.data)[0]
     try:
         merged = merge.override(merge.at_scale(document, scale or first), set)
-        entry, problems = (top, []) if isinstance(top, Entry) and merged == top._merged else _validated(merged)
+        own = isinstance(top, Entry) and scale in (None, first) and merged == top._merged
+        entry, problems = (top, []) if own else _validated(merged)
     except Problem as problem:
         return None, [problem]
     if entry is None or not isinstance(top, Entry):
@@ -259,8 +282,7 @@ def _claims(entry: Entry) -> tuple[list[Claim], list[Problem]]:
 
 def _claim_reader(entry: Entry) -> Callable[[str, str], Claim]:
     """Returns the function that reads a claim, given its place, about the cells of an entry at its scale."""
-    axes = axes_of(entry)[0]
-    cells = entry.expanded[0]
+    axes, cells = entry.axes[0], entry.expanded[0]
 
     def read(text: str, where: str) -> Claim:
         claim = orderings.parse(text, axes, entry.baselines, where)

@@ -25,10 +25,10 @@ TINY = {"hidden_size": 128}
 
 def wrong_metric(metric: str, task: str) -> Problem | None:
     """Returns the problem that a metric cannot score a task's predictions, with those that can; None if it can."""
-    fitting = [name for name in rooms.ROOMS["metric"].names() if _scores(name, task)]
     name = metric.partition(":")[0]
-    if name in fitting:
+    if _scores(name, task):
         return None
+    fitting = [each for each in rooms.ROOMS["metric"].names() if _scores(each, task)]
     what = f"metric {name!r} does not read what the task {task!r} predicts"
     return Problem(what, nearest=nearest(name, fitting), hint=f"for this task there is: {', '.join(fitting)}")
 

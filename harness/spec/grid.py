@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness import rooms
 from harness.problems import Problem
-from harness.spec.axes import Axis, axes_of
+from harness.spec.axes import Axis
 from harness.spec.cases import matched_cases
 from harness.spec.fits import wrong_ramp, wrong_revival
 from harness.spec.settings import Labels, Settings
@@ -72,7 +72,7 @@ def cells(entry: Entry) -> list[Cell]:
 
 def expand(entry: Entry) -> tuple[list[Cell], list[Problem]]:
     """Returns an entry's cells and everything that is wrong with it; cells are complete only if nothing is."""
-    axes, problems = axes_of(entry)
+    axes, problems = entry.axes
     cases, wrong = matched_cases(entry, axes)
     settings = Settings(entry, axes, cases)
     problems = [*problems, *wrong, *_wrong_chain(entry, axes)]

@@ -56,24 +56,24 @@ def entries(tasks: str) -> list[Entry]:
     ours = {path.stem: path for path in SUITES.glob("*.yaml")}
     theirs = {} if ours.keys() >= set(names) else _index()
     names = [each for name in names for each in _members(name, theirs)]
+    files = {**theirs, **ours}
     found = []
     for name in names:
-        path = ours.get(name) or theirs.get(name)
-        if path is None:
-            names_all = [*ours, *theirs]
-            problem = unknown("zero-shot task", name, names_all)
+        if name not in files:
+            problem = unknown("zero-shot task", name, files)
             ones = f"a single task, not a group (but for {', '.join(GROUPS)})"
             hint = f"ours: {', '.join(sorted(ours))}; lm-eval's: {ones}"
             raise Problem(problem.what, nearest=problem.nearest, hint=hint)
+        path = Path(files[name])
         found.append(_by_accuracy(Entry(name, path, _load(path))))
     return found
 
 
-def _members(name: str, index: Mapping[str, Path]) -> list[str]:
+def _members(name: str, index: Mapping[str, str]) -> list[str]:
     """Returns the tasks that a group's name stands for; a task's own name otherwise."""
     if name not in GROUPS:
         return [name]
-    return sorted(task for task, path in index.items() if f"/tasks/{GROUPS[name]}" in path.as_posix())
+    return sorted(task for task, path in index.items() if f"/tasks/{GROUPS[name]}" in path)
 
 
 def source(entry: Entry) -> Source:
@@ -160,15 +160,15 @@ def _load(path: Path) -> dict[str, Any]:
     return {**merged, **config}
 
 
-def _index() -> dict[str, Path]:
+def _index() -> dict[str, str]:
     """Returns all of lm-eval's task names with their files, from the cache folder where they are remembered."""
-    folder = Path(importlib.util.find_spec("lm_eval").submodule_search_locations[0]) / "tasks"
+    folder = f"{importlib.util.find_spec('lm_eval').submodule_search_locations[0]}/tasks"
     memory = f"lm-eval-{importlib.metadata.version('lm_eval')}.json"
     names = remembered.read(memory)
     if not names:
-        names = _scan(folder)
+        names = _scan(Path(folder))
         remembered.write(memory, names)
-    return {name: folder / path for name, path in names.items()}
+    return {name: f"{folder}/{path}" for name, path in names.items()}
 
 
 def _scan(folder: Path) -> dict[str, str]:

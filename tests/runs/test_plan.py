@@ -171,6 +171,12 @@ def test_a_chain_prunes_what_the_cell_before_has_tuned(planned):
     assert "0.75/squarehead" in [item.cell.label for item in found.needing(first["tune"])]
 
 
+def test_a_chain_may_be_long(planned):
+    values = [round(0.1 + 0.001 * i, 3) for i in range(500)]
+    found = planned("chain: prune.sparsity", f"grid: {{prune.sparsity: {values}}}", "baselines: []")
+    assert len(found.cells) == 500 and len(found.cells[-1].needs) == 1 + 500 * 2 + 1
+
+
 PRETRAIN = "pretrain: {steps: 3, lr: 1e-3}"
 
 

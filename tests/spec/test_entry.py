@@ -38,6 +38,22 @@ def test_scales_are_listed_with_the_top_level_first(registry):
     assert caught.value.nearest == ("small",)
 
 
+def test_every_scale_is_read_at_once_or_one_of_them(registry):
+    registry.read(SCALED)
+    each, scales = spec.read_each("x", root=registry.root), ("paper", "tiny", "small")
+    alone = [spec.read("x", scale, registry.root) for scale in scales]
+    assert [entry.model_dump() for entry in each] == [entry.model_dump() for entry in alone]
+    assert [(entry.scale, entry.model) for entry in each] == list(
+        zip(scales, ("org/t5", "tiny/t5", "org/t5"), strict=True)
+    )
+    assert all(entry.top is each[0] for entry in each)
+    assert [entry.scale for entry in spec.read_each("x", "small", registry.root)] == ["small"]
+    assert spec.read_each("x", "huge", registry.root) == []
+    assert registry.check(SCALED, ("seeds: [1]", "seeds: []"))
+    with pytest.raises(Problem, match="seeds"):
+        spec.read_each("x", root=registry.root)
+
+
 def test_an_unknown_entry_is_told_with_the_nearest(registry):
     registry.write()
     with pytest.raises(Problem, match="unknown entry 'y'"):

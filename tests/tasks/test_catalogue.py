@@ -92,7 +92,7 @@ def test_our_suites_need_no_lm_eval(monkeypatch):
 )
 def test_what_cannot_be_a_zero_shot_task(tasks, said):
     if tasks == "squadv2":
-        assert "class" in _catalogue._load(_catalogue._index()["squadv2"])
+        assert "class" in _catalogue._load(Path(_catalogue._index()["squadv2"]))
     with pytest.raises(Problem) as caught:
         _catalogue.entries(tasks)
     assert said in str(caught.value)

@@ -60,6 +60,15 @@ def lay(section: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key not in given_way} | changes
 
 
+def is_setting(dotted: str, evaluations: Iterable[str]) -> bool:
+    """Says whether a name is that of a setting in an entry with these evaluations."""
+    head, _, field = dotted.partition(".")
+    if head == "evaluate":
+        name, _, field = field.rpartition(".")
+        return name in evaluations and field in Evaluation.model_fields
+    return dotted in (*SETTINGS, *SINGLE) or (head in SINGLE and field in SECTIONS[head].model_fields)
+
+
 def unknown_setting(dotted: str, evaluations: Iterable[str], more: Iterable[str] = ()) -> Problem | None:
     """Returns the problem with the name of a setting, or None where it is one.
 
@@ -68,11 +77,11 @@ def unknown_setting(dotted: str, evaluations: Iterable[str], more: Iterable[str]
         evaluations: The names of the entry's evaluations.
         more: Further names that count as settings here.
     """
+    if is_setting(dotted, evaluations) or dotted in more:
+        return None
     known = [*SETTINGS, *more, *SINGLE]
     known += [f"{section}.{field}" for section in SINGLE for field in SECTIONS[section].model_fields]
     known += [f"evaluate.{name}.{field}" for name in evaluations for field in Evaluation.model_fields]
-    if dotted in known:
-        return None
     hint = "a setting is written section.key, as in prune.sparsity or evaluate.bleu.limit"
     return Problem(f"unknown setting {dotted!r}", nearest=nearest(dotted, known), hint=hint)
 
