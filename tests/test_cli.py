@@ -16,6 +16,7 @@ import pytest
 
 from harness import cli
 from harness.runs import files
+from harness.runs.store import Store
 
 ROOT = Path(__file__).parents[1]
 
@@ -210,11 +211,18 @@ def test_clean_shows_what_may_go_and_frees_it_when_told(registry, harness, monke
     weights = sorted((registry / "results" / "artifacts").glob("*/*/model.safetensors"))
     sizes = [each.stat().st_size for each in weights]
 
+    left = [folder / "x.01234567.partial" for folder in (records, weights[0].parent)]  # as of killed processes
+    for each in left:
+        each.write_text("half")
+        os.utime(each, (1e9, 1e9))
     status, out, _ = harness("clean", "short")
     assert status == 0 and out.count("MiB") == 4 and "3 results" in out and "--yes frees them" in out
-    assert [each.stat().st_size for each in weights] == sizes
+    assert [each.stat().st_size for each in weights] == sizes and all(each.is_file() for each in left)
+    with Store(registry / "results" / "artifacts").running():
+        status, _, err = harness("clean", "short", "--yes")
+    assert status == 2 and "is computing here" in err and all(each.is_file() for each in left)
     status, out, _ = harness("clean", "short", "--yes")
-    assert status == 0 and "3 of 3 freed" in out
+    assert status == 0 and "3 of 3 freed" in out and not any(each.exists() for each in left)
     assert all(each.stat().st_size < 10_000 for each in weights)
     assert "5 stages (3 freed, 2 cached)" in harness("status", "short")[1]
     assert harness("run", "short")[1].startswith("nothing to do: 2 cells")

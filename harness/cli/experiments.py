@@ -163,6 +163,7 @@ def clean(
     """Frees the disk of weights that nothing has still to read; records stay, and a later run computes them again."""
     from harness import show
     from harness.runs import clean as cleaning
+    from harness.runs import files
     from harness.runs.plan import plan
     from harness.spec import entry as spec
     from harness.spec.grid import cells
@@ -174,9 +175,12 @@ def clean(
         raise unknown("scale", scale, sorted({entry.scale for entry in entries}))
     mine = [item for item in planned.cells if item.cell.entry in chosen and scale in (None, item.cell.scale)]
     found = cleaning.idle(planned, store, dict.fromkeys(stage for item in mine for stage in item.needs))
-    if yes and found and (holder := store.busy()):
+    holder = store.busy() if yes else None
+    if found and holder:
         hint = "clean when it is done, or give `harness run` --lean"
         raise Problem(f"{holder} is computing here, and may read these weights", where=str(store.root), hint=hint)
+    if yes and not holder:
+        files.sweep(results_folder(results))
     show.weights(found)
     if not found:
         return

@@ -58,7 +58,8 @@ def remove(work: Path, held: lease.Lease) -> None:
     for path in work.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-    (work / SETTINGS).unlink(missing_ok=True)
+        elif path.name.startswith(SETTINGS):  # a kill may have left one half written
+            path.unlink(missing_ok=True)
     held.release()
     with contextlib.suppress(OSError):
         work.rmdir()

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 import secrets
+import time
 from pathlib import Path
 from typing import Any
+
+ABANDONED = 60.0
+"""Seconds without a byte after which what `replace` writes is taken for left by a process that was killed."""
+_HALF_WRITTEN = re.compile(r".+\.[0-9a-f]{8}\.partial")
 
 
 def inside(folder: Path) -> list[Path]:
@@ -58,3 +65,12 @@ def replace(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed in the middle of `replace` left anywhere below a folder."""
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names if _HALF_WRITTEN.fullmatch(name)):
+            with contextlib.suppress(FileNotFoundError):  # it has become what it was to replace
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()

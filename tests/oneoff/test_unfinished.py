@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from rich.console import Console
 
 from harness import models, oneoff, rooms
 from harness.oneoff import unfinished
@@ -102,3 +103,10 @@ def test_two_commands_do_not_work_on_one_folder(tune, stopped, tmp_path):
     found, _, err = tune("out")
     held.release()
     assert found == 2 and "another command is at work on this folder" in err and unfinished.kept(work)
+
+
+def test_what_a_killed_process_left_of_the_settings_goes_with_the_rest(tmp_path):
+    work, held = unfinished.begin(tmp_path / "out", {"lr": 1}, Console())
+    (work / "settings.json.01234567.partial").write_text("{")
+    unfinished.remove(work, held)
+    assert not work.exists()
