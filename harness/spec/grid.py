@@ -129,7 +129,7 @@ def _wrong_revival(section: dict[str, Any], prune: dict[str, Any]) -> Problem | 
 def _wrong_ramp(entry: Entry, name: str, settings: dict[str, Any]) -> Iterator[Problem]:
     """Yields why the model cannot be pruned over a ramp while it trains."""
     where = entry.where(f"{name}.ramp")
-    if wrong := wrong_ramp(settings[name], settings["prune"]):
+    if settings["prune"] and (wrong := wrong_ramp(settings[name], settings["prune"])):  # else it is told to be wrong
         yield Problem(wrong.what, where=where, hint=wrong.hint)
     if entry.chain:
         what = "a ramp begins with every weight, so the zeros of the cell before would be trained again"

@@ -95,6 +95,7 @@ def test_a_chain_runs_along_an_axis_of_numbers(registry, chain, line, part):
         ([("org/t5", "tiny/t5"), ("prepare: {epochs: 1, lr: 1e-3}\n", "")], 2, "random weights and no prepare"),
         ([("  lr: 1e-4", "  lr: 1e-4\n  seed: 3"), ("grid:", "seeds: [0]\ngrid:")], 11, "both seeds and tune.seed"),
         ([("  lr: 1e-4", "  lr: 1e-4\n  ramp: one_shot"), ("grid:", "chain: prune.sparsity\ngrid:")], 11, "zeros of"),
+        ([("  lr: 1e-4", "  lr: 1e-4\n  ramp: one_shot"), ("sparsegpt", "sparsegtp")], 6, "unknown solver"),
         ([("  lr: 1e-4", "  lr: 1e-4\n  method: lora"), ("grid:", "chain: prune.sparsity\ngrid:")], 11, "chain cannot"),
         ([("tune:", "pretrain: {steps: 4, lr: 1e-3, method: lora}\ntune:")], 7, "and tune cannot read it"),
         ([("grid:", "seeds: [0, 0]\ngrid:")], 11, "distinct whole numbers"),
