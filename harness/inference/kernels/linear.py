@@ -1,9 +1,10 @@
 """The product of packed weights with activations, y = x W^T + bias, and the layer in the place of an `nn.Linear`.
 
-A few rows of activations are multiplied by kernels that put weights in their places among the zeros as they read them.
-Of int8 weights, where the processor multiplies bytes (VNNI), more rows are multiplied with weights that were put there
-once for all of them, in the first cache. Else more than 32 rows are multiplied weight by weight, where zeros cost
-nothing, or by torch's own product, where that is faster (`library`).
+A few rows of activations are multiplied by kernels that put weights in their places among the zeros as they read them:
+up to 32, but of `bitmask` and `dense` in floats up to 8 (4 without AVX-512). For more rows weights are put there once,
+in the first cache: int8 weights where the processor multiplies bytes (VNNI), `bitmask` and `dense` in floats. Where few
+weights are stored each is multiplied by itself, so that zeros cost nothing. Where torch's own product is faster, it
+multiplies (`library`).
 
 Accuracy: exact weights are multiplied by exact activations and added in fp32, in another order where torch multiplies;
 but for int8 weights. With these activations have so many bits (`activations`, 14 or 8), on a symmetric grid of each

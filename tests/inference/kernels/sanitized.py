@@ -47,15 +47,16 @@ def main(name: str, names: list[str]) -> None:
 
 
 def wide() -> None:
-    """More columns, rows and groups than one part of a product of bytes takes, and a bias."""
+    """More columns, rows and groups than one part of a product takes, and a bias."""
     weight, bias = torch.randn(6, 4200) * (torch.rand(6, 4200) >= 0.7), torch.randn(6)
-    for format, group, bits in itertools.product(("dense", "bitmask"), (0, 64), linear.BITS):
-        packed = formats.pack(weight, format, "int8", group=group)
-        x = torch.randn(131, 4200)
+    ways = [("int8", group, bits) for group in (0, 64) for bits in linear.BITS] + [("fp32", 0, 14), ("bf16", 0, 14)]
+    for format, (precision, group, bits) in itertools.product(("dense", "bitmask"), ways):
+        packed = formats.pack(weight, format, precision, group=group)
+        x = torch.randn(131 if precision == "int8" else 250, 4200)
         y = linear.matmul(packed, x, bias, activations=bits)
         exact = (linear.rounded(x, 8) if bits == 8 else x) @ formats.unpack(packed).T + bias
         off = (y - exact).abs().max()
-        assert off < 0.1, (format, group, bits, off)
+        assert off < 0.1, (format, precision, group, bits, off)
 
 
 def decode() -> None:

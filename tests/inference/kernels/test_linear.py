@@ -52,7 +52,7 @@ def test_products_are_those_of_float64(data):
     weight[draw(st.integers(0, rows - 1))] = 0
     group = 64 if precision == "int8" and name in ("dense", "bitmask") and draw(st.booleans()) else 0
     packed = formats.pack(weight, name, precision, group=group)
-    batch = draw(st.integers(1, 18))
+    batch = draw(st.one_of(st.integers(1, 18), st.integers(19, 70)))
     x = torch.randn(batch, columns, generator=torch.Generator().manual_seed(1)) * 10 ** draw(st.integers(-3, 3))
     bias = torch.randn(rows) if draw(st.booleans()) else None
     bits = draw(st.sampled_from(linear.BITS)) if precision == "int8" else 14
@@ -162,6 +162,25 @@ def test_long_batches(name, build_name):
 
 
 @pytest.mark.parametrize("build_name", BUILDS)
+@pytest.mark.parametrize("name", ("dense", "bitmask"))
+def test_panels_of_many_columns_and_rows_of_activations(name, build_name):
+    """More columns than a panel has, more rows of activations than it is expanded for, and what is left of both."""
+    weight, bias = sparse(75, 1130, 0.4, 0), torch.randn(75)
+    x = torch.randn(500, 1130)
+    for precision, group in (("fp32", 0), ("bf16", 0), ("fp16", 0), ("int8", 0), ("int8", 384)):
+        packed = formats.pack(weight, name, precision, group=group)
+        stored = formats.unpack(packed)
+        expected = nn.functional.linear(x.double(), stored.double(), bias.double())
+        with isa.limit(build_name):
+            ready = linear.make_ready(list(packed.tensors.values()), bias, packed.format, precision, 75, 1130, 14)
+            for batch in (9, 16, 20, 37, 64, 240, 241, 500):
+                y = torch.full((batch, 75), float("nan"))
+                ready.multiply(ready.matrix, x.data_ptr(), y.data_ptr(), batch, 2)
+                off = (y - expected[:batch]).abs()
+                assert (off <= bound(x[:batch], stored, precision)).all()
+
+
+@pytest.mark.parametrize("build_name", BUILDS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_many_rows_are_multiplied_by_the_library_as_by_the_kernels(name, build_name, monkeypatch):
     """Of one block and of several, around the first number of rows that it is used for."""
@@ -174,7 +193,7 @@ def test_many_rows_are_multiplied_by_the_library_as_by_the_kernels(name, build_n
         for bits, bias in ((14, torch.randn(70)), (14, None), *([(8, torch.randn(70))] if precision == "int8" else [])):
             with isa.limit(build_name):
                 ready = linear.make_ready(tensors, bias, packed.format, precision, 70, 130, bits)
-            for many in (ready.many - 1, ready.many) if ready.many < 1000 else (40,):
+            for many in (ready.many - 1, ready.many) if ready.many < 2000 else (40,):
                 x = torch.randn(2, many // 2 + many % 2, 130)[:, : many // 2 + 1]
                 with isa.limit(build_name):
                     usual = matmul(packed, x, bias, activations=bits)
@@ -193,11 +212,14 @@ def test_torch_multiplies_where_it_is_faster(monkeypatch):
     assert library.many("dense", "fp32", 4096, 4096, 1.0) == library.DECODE
     with isa.limit("portable"):
         assert library.many("slot", "int8", 4096, 4096, 0.25) == library.LONG
+        assert library.many("bitmask", "fp32", 4096, 4096, 0.5) == library.DECODE + 1
     given = []
     monkeypatch.setattr(library, "multiply", lambda ready, x: given.append(len(x)) or torch.zeros(len(x), 64))
-    for rows in (library.DECODE, library.DECODE + 1):
-        matmul(formats.pack(sparse(64, 64, 0.5, 0), "bitmask"), torch.randn(rows, 64))
-    assert given == [library.DECODE + 1]
+    packed = formats.pack(sparse(64, 64, 0.5, 0), "bitmask")
+    many = library.many("bitmask", "fp32", 64, 64, 0.5)
+    for rows in (many - 1, many):
+        matmul(packed, torch.randn(rows, 64))
+    assert given == [many]
 
 
 @pytest.mark.parametrize("name", FORMATS)
