@@ -221,7 +221,6 @@ def _write(value: Any) -> str:
     return next((text for text, named in _NAMED.items() if value is named), None) or str(value)
 
 
-@functools.cache
 def parse(text: str, where: str | None = None) -> Choice:
     """Reads `name` or `name:option=value,option=value`; `2:4` is short for `nm:n=2,m=4`. Nothing is looked up."""
     text = text.strip()

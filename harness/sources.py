@@ -250,27 +250,27 @@ def card_files(folder: Path) -> dict[str, dict[str, tuple[str, ...]]]:
     """
     import yaml
 
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     card = folder / "README.md"
     head = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf8"), re.DOTALL) if card.is_file() else None
     try:
-        return _configurations(head[1]) if head else {}
+        for config in ((_yaml(head[1]) or {}).get("configs") or []) if head else []:
+            files = config.get("data_files", [])
+            split = [f for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
+            named = {f["split"]: _texts(f.get("path", ())) for f in split}
+            found[str(config["config_name"])] = named or {"train": _texts(files)}
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())
         raise Problem("the YAML head of this card is broken", where=str(card), hint=said) from error
+    return found
 
 
 @functools.cache
-def _configurations(head: str) -> dict[str, dict[str, tuple[str, ...]]]:
-    """Reads the head of a card; a plan asks once for each of MMLU's 57 subjects, which share one."""
+def _yaml(text: str) -> Any:
+    """Reads YAML, which nobody changes; a plan asks once for each of MMLU's 57 subjects, which share a card."""
     import yaml
 
-    found: dict[str, dict[str, tuple[str, ...]]] = {}
-    for config in (yaml.load(head, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("configs") or []:
-        files = config.get("data_files", [])
-        split = [f for f in files if isinstance(f, Mapping)] if isinstance(files, list) else []
-        named = {f["split"]: _texts(f.get("path", ())) for f in split}
-        found[str(config["config_name"])] = named or {"train": _texts(files)}
-    return found
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def card_splits(folder: Path) -> dict[str, tuple[str, ...]]:

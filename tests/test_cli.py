@@ -216,7 +216,8 @@ def test_clean_shows_what_may_go_and_frees_it_when_told(registry, harness, monke
         each.write_text("half")
         os.utime(each, (1e9, 1e9))
     status, out, _ = harness("clean", "short")
-    assert status == 0 and out.count("MiB") == 4 and "3 results" in out and "--yes frees them" in out
+    assert status == 0 and out.count("MiB") == 4 and "3 results" in out
+    assert "2 files" in out and "--yes frees and removes them" in out
     assert [each.stat().st_size for each in weights] == sizes and all(each.is_file() for each in left)
     with Store(registry / "results" / "artifacts").running():
         status, _, err = harness("clean", "short", "--yes")

@@ -160,7 +160,10 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; otherwise it is only shown.")] = False,
     results: Results = None,
 ):
-    """Frees the disk of weights that nothing has still to read; records stay, and a later run computes them again."""
+    """Frees the disk of weights that nothing has still to read; records stay, and a later run computes them again.
+
+    Files that killed processes left half written go, too.
+    """
     from harness import show
     from harness.runs import clean as cleaning
     from harness.runs import files
@@ -175,24 +178,24 @@ def clean(
         raise unknown("scale", scale, sorted({entry.scale for entry in entries}))
     mine = [item for item in planned.cells if item.cell.entry in chosen and scale in (None, item.cell.scale)]
     found = cleaning.idle(planned, store, dict.fromkeys(stage for item in mine for stage in item.needs))
-    holder = store.busy() if yes else None
-    if found and holder:
+    left = files.abandoned(results_folder(results))
+    if yes and (found or left) and (holder := store.busy()):
         hint = "clean when it is done, or give `harness run` --lean"
         raise Problem(f"{holder} is computing here, and may read these weights", where=str(store.root), hint=hint)
-    if yes and not holder:
-        files.sweep(results_folder(results))
     show.weights(found)
-    if not found:
+    if left:
+        print(f"{len(left)} {'file' if len(left) == 1 else 'files'} that killed processes left half written")
+    if not found and not left:
         return
     if planned.unplanned:
         print(f"{planned.unplanned:,} cells cannot be planned on this machine; what they read may be among these")
     if not yes:
-        print("--yes frees them")
+        print("--yes frees and removes them" if left else "--yes frees them")
         return
-    trouble = cleaning.free(found)
+    kept, trouble = cleaning.remove(left), cleaning.free(found)
     print(f"{len(found) - len(trouble)} of {len(found)} freed")
-    print_problems(trouble)
-    if trouble:
+    print_problems(trouble + kept)
+    if trouble or kept:
         raise typer.Exit(1)
 
 

@@ -13,7 +13,7 @@ rounded as the engine rounds them (`rounding`), and the engine may be no further
 
     packed int8          inputs of a product, by row:    14 bits  x ~ max|x| / 8191 q        8 bits  x ~ max|x| / 127 q
     torch_int8           inputs of a product, by call:   7 bits   x ~ (max x - min x) / 127 (q - z)
-    torchao_int8         inputs of a product, by row:    8 bits   x ~ max|x| / 127 q, or none
+    torchao_int8         inputs of a product, by row:    8 bits   x ~ max|x| / 127.5 q, or none
     16 bits              whatever a layer returns: to the type
 
 The same roundings in another order of sums fall elsewhere, so two such models differ from each other as each differs
@@ -159,7 +159,7 @@ def rounding(layer: nn.Module) -> Callable[[Tensor], Tensor] | None:
         return None if exact else lambda x: rounded(x, bits)
     weight = getattr(layer, "weight", None)
     if is_torchao(weight):
-        return (lambda x: rounded(x, 8)) if weight.act_quant_kwargs else None
+        return by_row if weight.act_quant_kwargs else None
     return by_call if callable(weight) else None
 
 
@@ -173,6 +173,12 @@ def by_call(x: Tensor) -> Tensor:
     low, high = x.min().clamp_max(0), x.max().clamp_min(0)
     step = ((high - low) / 127).clamp_min(SMALLEST)
     return (x / step).round() * step
+
+
+def by_row(x: Tensor) -> Tensor:
+    """Returns activations rounded to 256 levels from -largest to largest of each row, the highest of them left out."""
+    step = (x.abs().amax(-1, keepdim=True) / 127.5).clamp_min(SMALLEST)
+    return (x / step).round().clamp(-128, 127) * step
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from harness.inference.formats import Packed
 from harness.problems import Problem
 
 FILE = "packed.safetensors"
-VERSION = 1
+VERSION = 2
 _KEY = "packed"
 
 

@@ -44,3 +44,14 @@ def free(folders: Iterable[Path]) -> list[Problem]:
         except OSError as error:
             trouble.append(Problem(f"these weights cannot be freed: {error}", where=str(folder)))
     return trouble
+
+
+def remove(paths: Iterable[Path]) -> list[Problem]:
+    """Removes files; returns what went wrong with some of them."""
+    trouble = []
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            trouble.append(Problem(f"this file cannot be removed: {error.strerror}", where=str(path)))
+    return trouble

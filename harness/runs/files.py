@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import re
@@ -67,10 +66,14 @@ def replace(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def sweep(folder: Path) -> None:
-    """Removes what processes that were killed in the middle of `replace` left anywhere below a folder."""
-    for place, _, names in os.walk(folder):
-        for path in (Path(place, name) for name in names if _HALF_WRITTEN.fullmatch(name)):
-            with contextlib.suppress(FileNotFoundError):  # it has become what it was to replace
-                if time.time() - path.stat().st_mtime > ABANDONED:
-                    path.unlink()
+def abandoned(folder: Path) -> list[Path]:
+    """Returns what processes that were killed in the middle of `replace` left anywhere below a folder."""
+    found = [path for path in inside(folder) if _HALF_WRITTEN.fullmatch(path.name)]
+    return [path for path in found if _quiet_for(path) > ABANDONED]
+
+
+def _quiet_for(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:  # it has become what it was to replace
+        return 0.0

@@ -62,7 +62,7 @@ def test_another_version_and_no_file(tmp_path):
     with pytest.raises(Problem, match="no packed weights here"):
         storage.load(path)
     save_file({"a": torch.ones(1)}, path, {"packed": '{"version": 99}'})
-    with pytest.raises(Problem, match="version 99; this harness reads version 1"):
+    with pytest.raises(Problem, match="version 99; this harness reads version 2"):
         storage.load(path)
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(Problem, match="version none"):
@@ -82,7 +82,7 @@ def test_an_unknown_format_names_the_layer(layers, tmp_path):
     storage.save(path, {"a.b": next(iter(layers.values()))})
     tensors = load_file(path)
     layers = {"a.b": {"format": "slott", "precision": "fp32", "shape": [24, 70]}}
-    said = {"version": 1, "layers": layers, "sha256": storage._digest(layers, tensors)}
+    said = {"version": storage.VERSION, "layers": layers, "sha256": storage._digest(layers, tensors)}
     save_file(tensors, path, {"packed": json.dumps(said)})
     with pytest.raises(Problem, match=r"a\.b: unknown format 'slott'(.|\n)*did you mean 'slot'"):
         storage.load(path)

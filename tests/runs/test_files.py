@@ -33,24 +33,21 @@ def _age(path, seconds):
     os.utime(path, (time.time() - seconds,) * 2)
 
 
-def test_what_a_killed_process_had_half_written_is_swept(left, tmp_path):
+def test_what_a_killed_process_had_half_written_is_abandoned(left, tmp_path):
     _age(left, files.ABANDONED + 1)
-    files.sweep(tmp_path)
-    assert [path.name for path in files.inside(tmp_path)] == ["freed"]
+    assert files.abandoned(tmp_path) == [left]
 
 
-def test_what_may_still_be_written_stays(left, tmp_path):
+def test_what_may_still_be_written_is_not(left, tmp_path):
     _age(left, files.ABANDONED / 2)
-    files.sweep(tmp_path)
-    assert left.is_file()
+    assert files.abandoned(tmp_path) == []
 
 
-def test_nothing_else_is_swept(tmp_path):
+def test_nothing_else_is_abandoned(tmp_path):
     work = tmp_path / "tune" / "net-01234567.partial" / "scratch" / "step.01234567.partial"
     work.mkdir(parents=True)
     others = [work / name for name in ("step-2.pt", "model.partial", "model.0123456.partial", ".01234567.partial")]
     for path in others:
         path.write_text("x")
         _age(path, 1e6)
-    files.sweep(tmp_path)
-    assert files.inside(tmp_path) == sorted(others)
+    assert files.abandoned(tmp_path) == []

@@ -4,7 +4,7 @@ N counts the weights that are stored. The tiles of format `slot` that it takes h
 columns, so M divides 16 and N is at most M/2: 1:8, 1:4, 2:8, 3:8, 2:4, 4:8 and more. What fills none of these (1:16,
 7:16) leaves places empty.
 
-Bytes per weight: N/M x (1/2 + bytes of a value).
+Bytes per weight: places/16 x (1/2 + bytes of a value).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A tile is 8 rows x 16 columns. A slot is a 4-bit column number and a value; a ro
 up with zeros, the excess of a row with more is its tail: at 75% sparsity and 4 slots a sixth of the weights. Because
 the 16 activations of a tile fit one vector register, AVX2 fetches those of 32 slots by a byte shuffle, without a bit
 count or a sum across a vector: the format for decoding without AVX-512. How many slots are best depends on how many
-weights there are, and `choice` finds it; in int8 6 at 65 and 70% sparsity, 5 at 75%, 4 at 80%, 3 at 85% and 2 at 90%.
+weights there are, and `choice` finds it; in int8 5 at 75% sparsity, 4 at 80% and 2 at 90%.
 
 Bytes per weight: slots/16 x (1/2 + bytes of a value) + the tail.
 

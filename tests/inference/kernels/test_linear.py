@@ -19,7 +19,8 @@ from harness.problems import Problem
 from harness.quantization.grid import Grid
 
 BUILDS = [name for name in isa.FEATURES if isa.has(name)]
-FORMATS = ("dense", "bitmask", "index", *(f"slot:slots={slots}" for slots in slot.SLOTS), "2:4")
+SLOTS = tuple(f"slot:slots={slots}" for slots in slot.SLOTS)
+FORMATS = ("dense", "bitmask", "index", *SLOTS, "2:4")
 
 pytestmark = pytest.mark.skipif(build.reason() is not None, reason=str(build.reason()))
 
@@ -114,13 +115,27 @@ def test_wide_layers_and_long_batches_of_bytes(name, bits):
 
 @pytest.mark.parametrize("build_name", BUILDS)
 @pytest.mark.parametrize("bits", linear.BITS)
-@pytest.mark.parametrize("name", ("dense", "bitmask", "slot", "index"))
+@pytest.mark.parametrize("name", ("dense", "bitmask", *SLOTS, "index"))
 def test_the_lowest_code_of_a_byte_is_multiplied_as_any_other(name, bits, build_name):
     codes = torch.full((5, 70), -128.0)
     own = Grid(torch.ones(5, 1), torch.zeros(5, 1), 8, 70)
     packed, x = formats.pack(codes, name, "int8", grid=own), torch.tensor([[-1.0, 1.0, 0.5, -0.25, -1.0] * 14])
     with isa.limit(build_name):
         torch.testing.assert_close(matmul(packed, x, activations=bits), x @ codes.T, rtol=1e-2, atol=0.5)
+
+
+@pytest.mark.parametrize("build_name", BUILDS)
+@pytest.mark.parametrize("bits", linear.BITS)
+@pytest.mark.parametrize("name", SLOTS)
+def test_slots_of_a_wide_layer_that_are_all_full(name, bits, build_name):
+    """Weights and activations of one sign: sums grow as large as they can."""
+    weight = torch.rand(9, 65000) + 0.1
+    x = torch.rand(2, 65000) + 0.1
+    packed = formats.pack(weight, name, "int8")
+    stored = formats.unpack(packed)
+    with isa.limit(build_name):
+        off = matmul(packed, x, activations=bits) - x.double() @ stored.double().T
+    assert (off.abs() <= bound(x, stored, "int8", bits)).all()
 
 
 def test_other_numbers_of_bits_are_problems():

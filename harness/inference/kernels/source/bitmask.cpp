@@ -127,14 +127,15 @@ class Cursor {
 #else
   static constexpr bool CODES = false;
 #endif
-  void next(int64_t ahead = AHEAD) {
+  const V* values() const { return p_; }
+  void next() {
     p_ += __builtin_popcountll(*mask_);
 #if !defined(__AVX512F__)
     taken_ = 0;
 #endif
     mask_++;
     // As many lines as half of a word's values fill: at higher sparsities some are asked for twice, at lower ones not.
-    for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line, ahead);
+    for (int64_t line = 0; line < (int64_t)(WORD / 2 * sizeof(V)); line += 64) fetch(p_, line);
     if ((uintptr_t)mask_ % 64 == 0) fetch(mask_);
   }
 

@@ -52,7 +52,8 @@ inline __m512i first_square(Cursor* cursors, int8_t* places, const uint8_t* cons
   const __m512i result = square(
       [&](int r, int64_t word) {
         const __m512i codes = now[r].codes(0);
-        now[r].next(FAR);
+        fetch_far(now[r].values());  // the next four rows'
+        now[r].next();
         _mm512_store_si512(places + r * WIDE + word * WORD, codes);
         return codes;
       },
@@ -61,8 +62,8 @@ inline __m512i first_square(Cursor* cursors, int8_t* places, const uint8_t* cons
   return result;
 }
 
-// Four rows of weights by `batch` rows of activations from `first` on. Only `held` of the four are there: the others hold
-// anything, and their products are not stored.
+// Four rows of weights by `batch` rows of activations from `first` on. Only `held` of the four are there: products of the
+// others are not stored.
 template <int PLANES, class Cursor>
 void multiply_block(const Call& call, const Planes<PLANES>& x, Cursor* cursors, int64_t row, int held, int64_t first,
                     int64_t batch) {

@@ -26,7 +26,8 @@ class Cursor {
   using Codes = __m256i;
   Codes codes(int j) const { return _mm256_loadu_si256((const __m256i*)(p_ + j * 32)); }
 #endif
-  void next(int64_t = AHEAD) {
+  const V* values() const { return p_; }
+  void next() {
     for (int64_t line = 0; line < (int64_t)(WORD * sizeof(V)); line += 64) fetch(p_, line);
     p_ += WORD;
   }

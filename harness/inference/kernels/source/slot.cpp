@@ -145,11 +145,14 @@ struct Row {
   template <class F>
   void word(int64_t word, float scale, F f) {
     const int64_t each = WORD / TILE * of->slots / 4;
+    int64_t column = 0;
+    int left = of->slots;  // of the tile that begins there
     for (int64_t r = word * each; r < (word + 1) * each && r < of->records; r++) {
       const uint8_t* record = group + r * RECORD<V>;
-      for (int slot = 0; slot < 4; slot++)
-        f(of->tile(r, slot) * TILE - word * WORD + number_at<V>(record, row, slot),
-          value_at((const V*)(record + 16), row, slot) * scale);
+      for (int slot = 0; slot < 4; slot++, left--) {
+        if (!left) column += TILE, left = of->slots;
+        f(column + number_at<V>(record, row, slot), value_at((const V*)(record + 16), row, slot) * scale);
+      }
     }
     tail.word(word, scale, f);
   }

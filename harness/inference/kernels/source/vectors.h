@@ -115,12 +115,12 @@ inline float sum(Floats<8> v) {
 inline float sum(Floats<16> v) { return _mm512_reduce_add_ps(v); }
 #endif
 
-// Memory is asked for so many bytes ahead: a little, into the first cache, where a pair of streams goes on for many rows;
-// where streams take turns from far into the second, so that the first one's few places for lines on their way stay free,
-// and from near into the first.
+// Memory is asked for so many bytes ahead. Where a pair of streams goes on for many rows: a little, into the first cache.
+// Where streams take turns: far, into the second, so that the first one's few places for lines on their way stay free, and
+// once more when they are near, into the first.
 constexpr int64_t NEAR = 512, AHEAD = 2048, FAR = 8192;
 template <class V>
-inline void fetch(const V* p, int64_t line = 0, int64_t ahead = AHEAD) { __builtin_prefetch((const char*)p + ahead + line); }
+inline void fetch(const V* p, int64_t line = 0) { __builtin_prefetch((const char*)p + AHEAD + line); }
 template <class V>
 inline void fetch_far(const V* p, int64_t line = 0) {
   __builtin_prefetch((const char*)p + FAR + line, 0, 2);
