@@ -39,9 +39,9 @@ def command(model: str, out: Path, format: str, precision: str, group: int = 0, 
     Raises:
         Problem: Something is wrong; nothing has been written then.
     """
-    from harness import oneoff
+    from harness import oneoff, output
 
-    oneoff.quiet()
+    output.quiet()
     from harness import models, show
     from harness.inference.left_out import left_out, sentence
     from harness.inference.weights import dense_weights, found

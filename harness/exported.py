@@ -74,7 +74,7 @@ def described(folder: Path) -> dict[str, Any]:
     path = folder / FILE
     try:
         said = dict(json.loads(path.read_text(encoding="utf8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise _damaged(path, str(error)) from error
     if said.get("version") != VERSION:
         what = f"an export of version {said.get('version', 'none')}; this harness reads version {VERSION}"
@@ -82,12 +82,15 @@ def described(folder: Path) -> dict[str, Any]:
     texts, sums = (said.get(name) for name in ("format", "precision")), said.get("xxh3")
     if not all(isinstance(text, str) for text in texts) or not isinstance(sums, dict):
         raise _damaged(path, "it lacks format, precision or xxh3")
+    left = said.get("left_out", {})
+    if not isinstance(left, dict) or not all(isinstance(count, int) for count in left.values()):
+        raise _damaged(path, "left_out is no count of layers by name")
     return said
 
 
 @contextlib.contextmanager
 def verifying(folder: Path) -> Iterator[tuple[dict[str, Any], Mapping[str, mmap.mmap | bytes]]]:
-    """Compares a packed folder's files with their sums while they are read.
+    """Compares an exported folder's files with their sums while they are read.
 
     What is read may be used when this ends, as long as nobody writes into the files. A problem that a damaged file led
     to meanwhile is replaced by its cause.
@@ -99,8 +102,8 @@ def verifying(folder: Path) -> Iterator[tuple[dict[str, Any], Mapping[str, mmap.
         Problem: A file is not here, or is not what was written; or as `described`.
     """
     said = described(folder)
-    sums = said["xxh3"]
-    if lost := [name for name in (*_READ, *sums) if name not in sums or not (folder / name).is_file()]:
+    sums, wanted = said["xxh3"], _READ if is_packed(folder) else ()
+    if lost := [name for name in (*wanted, *sums) if name not in sums or not (folder / name).is_file()]:
         hint = "copy it from where it was exported to, or export the model again"
         raise Problem(f"{lost[0]} is not here, or has no sum in {FILE}", where=str(folder), hint=hint)
     contents = {name: content(folder / name) for name in sums}

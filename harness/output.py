@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 PLAIN = {"±": "+/-", "−": "-", "–": "-", "—": "-", "×": "x", "→": "->", "≥": ">=", "≤": "<=", "•": "*", "…": "..."}
 WIDTH = 160
 """Columns where the output is no terminal."""
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
+"""What keeps the libraries' own bars and warnings out of ours; the user's settings win."""
+LOUD = ("torchao", "torch.utils._pytree")
+"""Loggers that tell, when transformers imports torchao, which kernels for GPUs it lacks."""
 _HANDLER = "harness.plain"
 
 
@@ -22,6 +27,13 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def quiet() -> None:
+    """Keeps the libraries' own bars and warnings out of ours; they read how they are set when they are imported."""
+    os.environ.update(QUIET | os.environ)
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def speak_plainly() -> None:

@@ -368,3 +368,20 @@ def test_an_option_with_the_name_of_a_setting_is_handed_on(harness, monkeypatch,
     settings = {key: list(one) if isinstance(one, tuple) else one for key, one in seen[0].items()}
     assert expected.items() <= settings.items() and not {"data", "task", "teacher"} & settings.keys()
     assert len(settings) > 8
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--shapes", ","), "nothing is asked for"),
+        (("--batches", "x"), "'x' is no number 1 or more"),
+        (("--threads", "0"), "'0' is no number from 1 to"),
+        (("--out", "."), "this is a folder"),
+        (("--out", "file/record.json"), "file is no folder"),
+    ],
+)
+def test_a_benchmark_is_refused_before_anything_is_timed(options, said, harness, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    status, out, err = harness("bench", "linear", "--shapes", "8x64", *options)
+    assert status == 2 and said in err and not out

@@ -121,6 +121,27 @@ def test_a_file_that_was_written_damaged_is_a_problem(file, content, said, made,
         weights.load(tmp_path)
 
 
+def test_a_flipped_byte_of_a_plain_export_is_found(made, tmp_path):
+    export.export(*made["llama"], tmp_path, "hf-dense")
+    weights.dense_weights(tmp_path)
+    content = bytearray((tmp_path / "model.safetensors").read_bytes())
+    content[-9] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(Problem, match="not what was exported"):
+        weights.dense_weights(tmp_path)
+
+
+def test_what_cannot_be_read_back_says_why(made, tmp_path):
+    export.export(*made["llama"], tmp_path / "packed", "bitmask")
+    (tmp_path / "packed" / exported.FILE).unlink()
+    with pytest.raises(Problem, match=r"export\.json is not"):
+        weights.found(str(tmp_path / "packed"))
+    (tmp_path / "graph").mkdir()
+    exported.describe(tmp_path / "graph", {"format": exported.GRAPH, "precision": "fp32"})
+    with pytest.raises(Problem, match="ONNX export is not read back"):
+        weights.found(str(tmp_path / "graph"))
+
+
 @pytest.mark.parametrize("file", [exported.REST, exported.PACKED, "config.json", "tokenizer.json"])
 @pytest.mark.parametrize("dense", [True, False])
 def test_a_byte_that_was_flipped_is_found(file, dense, made, tmp_path):

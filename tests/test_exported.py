@@ -63,6 +63,8 @@ def test_a_file_that_is_lost_or_has_no_sum_is_named(folder, name):
         ('{"version": 1, "format": "bitmask"}', "version 1; this harness reads version 2"),
         ('{"version": 2, "format": "bitmask", "precision": "int8"}', "lacks format, precision or xxh3"),
         ('{"version": 2, "format": 1, "precision": "int8", "xxh3": {}}', "lacks format, precision or xxh3"),
+        ('{"version": 2, "format": "", "precision": "", "xxh3": {}, "left_out": "abc"}', "left_out is no count"),
+        ("[" * 100_000, "cannot be read"),
         ("[1]", "cannot be read"),
         ("{", "cannot be read"),
     ],

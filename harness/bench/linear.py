@@ -25,9 +25,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness import rooms
 from harness.bench import measure
 from harness.bench import record as kept
-from harness.problems import Problem
+from harness.problems import Problem, unknown
 
 SHAPES = ("4096x4096", "11008x4096", "4096x11008")
 """Rows x columns: attention and the two sizes of the feed-forward layers of LLaMA-7B."""
@@ -118,8 +119,27 @@ def dimensions(text: str) -> tuple[int, int]:
     try:
         rows, columns = (int(part) for part in text.split("x"))
     except ValueError:
-        raise Problem(f"cannot read the shape {text!r}", hint="write ROWSxCOLUMNS, as in 4096x11008") from None
+        rows = columns = 0
+    if rows < 1 or columns < 1:
+        raise Problem(f"cannot read the shape {text!r}", hint="write ROWSxCOLUMNS, as in 4096x11008")
     return rows, columns
+
+
+def check_sparsity(text: str) -> None:
+    """Checks that zeros can be had: a fraction below 1, or a pattern.
+
+    Raises:
+        Problem: They cannot.
+    """
+    if ":" in text:
+        rooms.resolve("pattern", text)
+        return
+    try:
+        fits = 0 <= float(text) < 1
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Problem(f"cannot read the sparsity {text!r}", hint="write a fraction from 0 to below 1, or N:M, as 2:4")
 
 
 def _rounds(runs: Sequence[Sequence[Callable[[], Any]]], repeats: int) -> list[list[float]]:
@@ -265,14 +285,14 @@ def command(
 
     from harness.inference.formats import PRECISIONS as KNOWN
     from harness.inference.kernels import build, isa
-    from harness.problems import unknown
-    from harness.rooms import resolve
 
     if reason := build.reason():
         raise Problem("our kernels cannot be timed", hint=reason)
-    names = [str(resolve("format", name)) for name in formats]
+    names = [str(rooms.resolve("format", name)) for name in formats]
     for shape in shapes:
         dimensions(shape)
+    for sparsity in sparsities:
+        check_sparsity(sparsity)
     for precision in precisions:
         if precision not in KNOWN:
             raise unknown("precision", precision, KNOWN)

@@ -184,6 +184,8 @@ def command(
 
     for shape in shapes:
         linear.dimensions(shape)
+    for sparsity in sparsities:
+        linear.check_sparsity(sparsity)
     for precision in precisions:
         if precision not in PRECISIONS:
             raise unknown("precision", precision, PRECISIONS)

@@ -201,11 +201,11 @@ def command(model: str, forms: Sequence[str] = FORMS, sparsity: float = 0.75, *,
     """
     chosen = [parsed(form) for form in forms]
 
-    from harness import models, oneoff, show
+    from harness import models, output, show
     from harness.inference.command import sparser
     from harness.inference.weights import dense_weights, found
 
-    oneoff.quiet()
+    output.quiet()
     source = found(model)
     zeroed = sparser(dense_weights(source), sparsity)
     rows = run(zeroed, models.load_processor(source), chosen, repeats)

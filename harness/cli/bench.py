@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +11,7 @@ import typer
 
 from harness.cli.common import Results, results_folder
 from harness.device import KINDS
+from harness.problems import Problem, unknown
 
 app = typer.Typer(no_args_is_help=True, help="Measures time and memory, beside other programs, in one run.")
 
@@ -36,14 +39,14 @@ def prune(
     benchmark.command(
         model,
         calibration,
-        _listed(methods),
+        _listed(methods, "--methods"),
         sparsity,
         samples=samples,
         pattern=pattern,
         repeats=repeats,
         against=against or (),
         grow=scaling,
-        out=out or results_folder(results) / "bench" / f"prune.{Path(model).name}.json",
+        out=_place(out, results, f"prune.{Path(model).name}"),
     )
 
 
@@ -65,8 +68,8 @@ def tune(
     """Times steps of fine-tuning by method: time, peak memory, bytes kept for the backward, FLOPs; interleaved."""
     from harness.bench import tune as benchmark
 
-    place = out or results_folder(results) / "bench" / f"tune.{Path(workloads[0]).name}.json"
-    names = _listed(methods)
+    place = _place(out, results, f"tune.{Path(workloads[0]).name}")
+    names = _listed(methods, "--methods")
     given = {"tokens": tokens, "rank": rank, "sparsity": sparsity, "precision": precision, "compiled": compiled}
     benchmark.command(workloads, names, repeats=repeats, out=place, **given)
 
@@ -88,8 +91,6 @@ def linear(
     results: Results = None,
 ):
     """Times one linear layer with packed weights beside torch's dense and sparse products, and the memory's bound."""
-    from harness.problems import Problem, unknown
-
     if device not in KINDS:
         raise unknown("device", device, KINDS, where="--device")
     given = {"shapes": shapes, "sparsities": sparsities, "precisions": precisions}
@@ -103,14 +104,14 @@ def linear(
         from harness.bench import linear as benchmark
 
         given |= host
-    asked = {name: _listed(text) for name, text in given.items() if text}
+    asked = {name: _listed(text, f"--{name}") for name, text in given.items() if text}
     if "threads" in asked:
-        asked["threads"] = [int(number) for number in asked["threads"]]
+        asked["threads"] = _numbers(threads, "--threads", os.cpu_count() or 1)
     benchmark.command(
         **asked,
-        batches=[int(number) for number in _listed(batches)],
+        batches=_numbers(batches, "--batches"),
         repeats=repeats,
-        out=out or results_folder(results) / "bench" / f"{benchmark.__name__.rpartition('.')[2]}.json",
+        out=_place(out, results, benchmark.__name__.rpartition(".")[2]),
     )
 
 
@@ -126,10 +127,32 @@ def load(
     """Times loading a model's packed files, and weighs them, beside dense 16-bit files; interleaved."""
     from harness.bench import load as benchmark
 
-    place = out or results_folder(results) / "bench" / f"load.{Path(model).name}.json"
-    given = {"forms": _listed(forms)} if forms else {}
+    place = _place(out, results, f"load.{Path(model).name}")
+    given = {"forms": _listed(forms, "--forms")} if forms else {}
     benchmark.command(model, sparsity=sparsity, repeats=repeats, out=place, **given)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(text: str, where: str) -> list[str]:
+    found = [part.strip() for part in text.split(",") if part.strip()]
+    if not found:
+        raise Problem("nothing is asked for", where=where, hint="write one or more, with commas between")
+    return found
+
+
+def _numbers(text: str, where: str, most: float = math.inf) -> list[int]:
+    """Reads whole numbers from 1 to `most`, with commas between."""
+    listed = _listed(text, where)
+    if wrong := [part for part in listed if not part.isdecimal() or not 1 <= int(part) <= most]:
+        bounds = "1 or more" if most == math.inf else f"from 1 to {most}"
+        raise Problem(f"{wrong[0]!r} is no number {bounds}", where=where)
+    return [int(part) for part in listed]
+
+
+def _place(out: Path | None, results: Path | None, name: str) -> Path:
+    """Returns where a record goes, which it can: that is seen before anything is timed."""
+    place = out or results_folder(results) / "bench" / f"{name}.json"
+    inside = next(each for each in place.absolute().parents if each.exists())
+    if place.is_dir() or not inside.is_dir():
+        what = "this is a folder" if place.is_dir() else f"{inside} is no folder"
+        raise Problem(what, where=str(place), hint="--out names a file, as in results/bench/mine.json")
+    return place

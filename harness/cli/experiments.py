@@ -187,13 +187,14 @@ def clean(
         print(f"{len(left)} {'file' if len(left) == 1 else 'files'} that killed processes left half written")
     if not found and not left:
         return
-    if planned.unplanned:
+    if found and planned.unplanned:
         print(f"{planned.unplanned:,} cells cannot be planned on this machine; what they read may be among these")
     if not yes:
         print("--yes frees and removes them" if left else "--yes frees them")
         return
     kept, trouble = cleaning.remove(left), cleaning.free(found)
-    print(f"{len(found) - len(trouble)} of {len(found)} freed")
+    if found:
+        print(f"{len(found) - len(trouble)} of {len(found)} freed")
     print_problems(trouble + kept)
     if trouble or kept:
         raise typer.Exit(1)

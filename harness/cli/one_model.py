@@ -189,9 +189,9 @@ def measure(
     ] = None,
 ):
     """Measures how fast engines generate with a model's weights: interleaved with the dense baseline, and verified."""
-    from harness import oneoff
+    from harness import output
 
-    oneoff.quiet()
+    output.quiet()
     from harness.inference import command
     from harness.inference.measure import Setting
 

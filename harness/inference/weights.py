@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -33,12 +34,24 @@ def found(model: str) -> Source:
     Raises:
         Problem: It cannot be had or used.
     """
-    if exported.is_packed(folder_at(model)):
+    folder = folder_at(model)
+    if exported.is_packed(folder):
         return model_source(model)
+    if folder is not None:
+        _check_readable(folder)
     origins = Origins()
     source = origins.model(model)
     origins.check()
     return source
+
+
+def _check_readable(folder: Path) -> None:
+    """Checks that a folder which is no packed model is no other kind of export that cannot be read back."""
+    if exported.is_exported(folder) and exported.described(folder)["format"] == exported.GRAPH:
+        raise Problem("an ONNX export is not read back", where=str(folder), hint="give the model that it was made from")
+    if not exported.is_exported(folder) and (folder / PACKED).is_file():
+        hint = "copy it from where it was exported to, or export the model again"
+        raise Problem(f"{PACKED} is here, and {exported.FILE} is not", where=str(folder), hint=hint)
 
 
 def dense_weights(source: Path | Source) -> nn.Module:
@@ -50,7 +63,8 @@ def dense_weights(source: Path | Source) -> nn.Module:
     folder = snapshot(source) if isinstance(source, Source) else source
     if exported.is_packed(folder):
         return load(folder, dense=True)
-    model = swap.bare(verified(source))
+    with exported.verifying(folder) if exported.is_exported(folder) else contextlib.nullcontext():
+        model = swap.bare(verified(source))
     if folder is not None and (folder / codes.FILE).is_file():
         grids.attach(model, {name: layer.grid for name, layer in codes.load(folder).items()})
     return model

@@ -67,7 +67,7 @@ def files(processor: WhisperProcessor) -> dict[str, str]:
     Returns:
         File name -> content.
     """
-    spellings = processor.tokenizer.english_spelling_normalizer
+    spellings = getattr(processor.tokenizer, "english_spelling_normalizer", None)
     return {SPELLINGS: json.dumps(spellings, indent=2, ensure_ascii=False) + "\n"} if spellings else {}
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness import rooms
+from harness import output, rooms
 from harness.data import _jsonl, jsonl, jsonl_pairs
 from harness.oneoff import unfinished
 from harness.problems import Problem
@@ -155,7 +155,7 @@ def work(
         scratch: A folder for what does not stay.
         team: How many processes compute it, and how, where it trains.
     """
-    quiet()
+    output.quiet()
     from harness.runs.execute import load_stage
 
     decides, handling = split(name, options)
@@ -166,13 +166,6 @@ def work(
     if team.compute(name):
         return processes.run(f"harness.stages.{name}", job, team)
     return load_stage(name).run(job)
-
-
-def quiet() -> None:
-    """Keeps the libraries' own bars and warnings out of ours; they read how they are set when they are imported."""
-    from harness.runs.session import QUIET
-
-    os.environ.update(QUIET | os.environ)
 
 
 def tell(lines: Mapping[str, str], console: Console) -> None:

@@ -6,7 +6,6 @@ execute -> bars, MLflow (listen)    every finished cell -> its record    every e
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 KEPT = ("records", "tables", "plots")
 """What a run writes besides the artifacts, a folder each."""
-QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "false"}
-"""What keeps the libraries' own bars and warnings out of ours; the user's settings win."""
 
 
 def run(
@@ -74,7 +71,7 @@ def run(
     from harness.tracking.live import Tracker
     from harness.tracking.progress import Bars
 
-    os.environ.update(QUIET | os.environ)
+    output.quiet()
     by_name = {entry.name: entry for entry in entries}
     done, trouble, tables = 0, [], []
     store = Store(results / "artifacts")

@@ -18,7 +18,8 @@ from harness.problems import Problem
 
 _Base = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
-_DEEPEST = 50
+_DEEPEST, _MOST = 50, 200_000
+"""Levels and values of a file; anchors within anchors make many of few."""
 _BOOLEAN = {"true": True, "false": False}
 
 
@@ -102,6 +103,8 @@ def _construct(node: yaml.Node | None, name: str, dotted: str, lines: dict[str, 
     where = f"{name}:{node.start_mark.line + 1}"
     if node in above:
         raise Problem("an anchor that holds itself", where=where)
+    if len(lines) > _MOST:
+        raise Problem(f"its anchors make more than {_MOST:,} values of it", where=where)
     if len(above) > _DEEPEST:
         raise Problem(f"nested more than {_DEEPEST} deep", where=where)
     if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":

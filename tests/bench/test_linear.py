@@ -82,6 +82,10 @@ def test_the_record_and_its_table(tmp_path, capsys, monkeypatch):
     "options, said",
     [
         ({"shapes": ["64"]}, "cannot read the shape '64'"),
+        ({"shapes": ["0x5"]}, "cannot read the shape '0x5'"),
+        ({"sparsities": ["1.5"]}, "cannot read the sparsity '1.5'"),
+        ({"sparsities": ["nan"]}, "cannot read the sparsity 'nan'"),
+        ({"sparsities": ["5:4"]}, "5:4"),
         ({"formats": ["bitmaks"]}, "did you mean 'bitmask'"),
         ({"precisions": ["int4"]}, "unknown precision"),
         ({"builds": ["sse"]}, "unknown build"),

@@ -48,6 +48,11 @@ def test_several_scales_a_row_want_a_format_that_holds_them(monkeypatch):
         ("avx2", 0.8, "int8", "slot:slots=4"),
         ("avx2", 0.85, "int8", "slot:slots=3"),
         ("avx2", 0.9, "int8", "slot:slots=2"),
+        ("avx2", 0.75, "fp32", "slot:slots=4"),
+        ("avx2", 0.75, "bf16", "slot:slots=4"),
+        ("avx2", 0.8, "fp32", "slot:slots=3"),
+        ("avx2", 0.8, "bf16", "slot:slots=3"),
+        ("avx2", 0.9, "bf16", "index"),
         ("avx2", 0.97, "fp32", "index"),
     ],
 )

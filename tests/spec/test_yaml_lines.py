@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -53,6 +55,12 @@ def test_keys_stay_as_written(tmp_path):
 
 def test_a_repeated_key_is_refused_with_both_lines(tmp_path):
     assert problem(tmp_path, "a:\n  b: 1\n  c: 2\n  b: 3\n") == (":4", "key 'b' stands twice, first on line 2")
+
+
+def test_anchors_that_make_many_of_few_are_a_problem(tmp_path):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{name}: &{name} [{', '.join(f'*{before}' for _ in range(9))}]" for before, name in pairwise("abcdefgh")]
+    assert "anchors make more than" in problem(tmp_path, "\n".join(lines))[1]
 
 
 @pytest.mark.parametrize(("depth", "line"), [(100, {":2"}), (5000, {":2", ""})])

@@ -14,9 +14,6 @@ It has PyTorch's threads and weights that can be read, so it is interleaved and 
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from importlib import metadata
 from typing import Literal
 
@@ -42,8 +39,7 @@ def prepare(
     Returns:
         The model.
     """
-    with quiet():
-        from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 
     names = set(chosen(model, head))
     config = Int8WeightOnlyConfig if activations == "float" else Int8DynamicActivationInt8WeightConfig
@@ -51,27 +47,12 @@ def prepare(
     return model
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps torchao from telling, while it is imported, which kernels for GPUs it lacks."""
-    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 def available() -> str | None:
     """Returns why torchao cannot be used here."""
     if absent := missing(("torchao",)):
         return absent
     try:
-        with quiet():
-            from torchao.quantization import Int8Tensor  # noqa: F401
+        from torchao.quantization import Int8Tensor  # noqa: F401
     except Exception as error:  # whatever a package for another PyTorch raises
         here = f"torchao {metadata.version('torchao')} does not go with PyTorch {torch.__version__}"
         return f"{here}: {str(error).splitlines()[0].rstrip('.')}"
