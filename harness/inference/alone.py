@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from harness import rooms
+from harness import output, rooms
 from harness.inference.agreement import Reference, agreement
 from harness.inference.greedy import Run, generate
 from harness.inference.prompts import prompts
@@ -48,7 +48,7 @@ def measure(
     """
     context = multiprocessing.get_context("spawn")
     try:
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context, initializer=output.quiet) as pool:
             # a copy: what another process is given moves into shared memory, where the baseline's weights should not be
             work = pool.submit(_measure, copy.deepcopy(model), engine, setting, threads, dense)
             workers = multiprocessing.active_children()

@@ -4,10 +4,10 @@
 
 Zeros are multiplied like the rest. torchao counts on `torch.compile`. Without it, Q is made float32 at every call, or,
 with 8-bit activations, its rows are summed at every call (where the processor has VNNI and no AMX), and both are slower
-than dense float32: 0.83 and 0.32 times as fast, where torch_int8 is 1.34 (SmolLM2-135M-Instruct, a text at a time, two
-threads of a Xeon, torchao 0.18). The model compiled whole with frozen weights was 1.14 times as fast with float
-activations, after minutes of compiling; with 8-bit ones compiling was not done after eight minutes of a core.
-Linears compiled one by one stayed slower than dense. So there is no such option.
+than dense float32: with the output layer in int8 too 0.43 and 0.24 times as fast, where torch_int8 is 1.45 times
+(results/bench/measure.SmolLM2-135M-Instruct.md, torchao 0.18). There is no option that compiles: the whole model took
+minutes to compile with float activations and did not get done with 8-bit ones, and linears compiled one by one stayed
+slower than dense.
 
 It has PyTorch's threads and weights that can be read, so it is interleaved and verified as engines of ours are.
 """
