@@ -49,7 +49,11 @@ def is_packed(folder: Path | None) -> bool:
     Raises:
         Problem: What it says of itself is damaged, or of another version.
     """
-    return is_exported(folder) and described(folder)["format"] not in (PLAIN, GRAPH)
+    return is_exported(folder) and _says_packed(described(folder))
+
+
+def _says_packed(said: Mapping[str, Any]) -> bool:
+    return said["format"] not in (PLAIN, GRAPH)
 
 
 def is_exported(folder: Path | None) -> bool:
@@ -102,7 +106,7 @@ def verifying(folder: Path) -> Iterator[tuple[dict[str, Any], Mapping[str, mmap.
         Problem: A file is not here, or is not what was written; or as `described`.
     """
     said = described(folder)
-    sums, wanted = said["xxh3"], _READ if is_packed(folder) else ()
+    sums, wanted = said["xxh3"], _READ if _says_packed(said) else ()
     if lost := [name for name in (*wanted, *sums) if name not in sums or not (folder / name).is_file()]:
         hint = "copy it from where it was exported to, or export the model again"
         raise Problem(f"{lost[0]} is not here, or has no sum in {FILE}", where=str(folder), hint=hint)

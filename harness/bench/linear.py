@@ -33,7 +33,8 @@ from harness.problems import Problem, unknown
 SHAPES = ("4096x4096", "11008x4096", "4096x11008")
 """Rows x columns: attention and the two sizes of the feed-forward layers of LLaMA-7B."""
 SPARSITIES = ("0.5", "0.6", "0.7", "0.75", "0.8", "0.9", "8:16", "4:16")
-FORMATS = ("dense", "bitmask", *(f"slot:slots={slots}" for slots in (2, 3, 4, 5, 6, 8)), "index")
+SLOTS = rooms.ROOMS["format"].method("slot").constants["SLOTS"]
+FORMATS = ("dense", "bitmask", *(f"slot:slots={slots}" for slots in SLOTS), "index")
 PRECISIONS = ("fp32", "bf16", "int8")
 BASE, OWN = "torch fp32", "dense fp32"
 PATIENCE = 3

@@ -53,7 +53,7 @@ extern "C" void expand(const Matrix* matrix, int64_t first, int64_t last, float*
   with_rows(call, [&](auto*, auto at) { expand_in_order(call, first, last, to, at); });
 }
 
-// Many rows of activations are not multiplied here but by a library (library.py): it has no zeros to leave out.
+// No weight is multiplied by itself: there are no zeros to leave out.
 extern "C" void multiply(const Matrix* matrix, const float* x, float* y, int64_t batch, int32_t threads) {
   const Call call(*matrix, x, y, batch, threads);
   with_rows(call, [&](auto* type, auto at) { multiply_in_order<std::decay_t<decltype(*type)>>(call, 1, at, nullptr); });

@@ -13,7 +13,18 @@ void expand_rows(const Call& call, int64_t first, int64_t last, float* to, F f) 
   });
 }
 
-// By cursors, LANES weights at a time.
+// The next word of a cursor, LANES weights at a time, in its order.
+template <class Cursor>
+inline void expand_word(Cursor& cursor, float scale, float* to) {
+#pragma GCC unroll 8
+  for (int j = 0; j < WORD / LANES; j++) {
+    const Lanes weights = cursor.floats(j) * scale;
+    memcpy(to + j * LANES, &weights, sizeof weights);
+  }
+  cursor.next();
+}
+
+// By cursors, word by word.
 template <class At>
 void expand_in_order(const Call& call, int64_t first, int64_t last, float* to, At at) {
   const int64_t words = call.words(), each = call.scales ? (call.group + WORD - 1) / WORD : words;
@@ -23,18 +34,13 @@ void expand_in_order(const Call& call, int64_t first, int64_t last, float* to, A
       const float scale = call.scale(row, g);
       const int64_t end = begin + each < words ? begin + each : words;
       for (int64_t word = begin; word < end; word++, place += WORD) {
-#pragma GCC unroll 8
-        for (int j = 0; j < WORD / LANES; j++) {
-          const Lanes weights = cursor.floats(j) * scale;
-          memcpy(place + j * LANES, &weights, sizeof weights);
-        }
+        expand_word(cursor, scale, place);
         if constexpr (decltype(cursor)::PAIRED)
           for (int k = 0; k < WORD; k += 2 * LANES) {
             float both[2 * LANES];
             for (int i = 0; i < LANES; i++) both[2 * i] = place[k + i], both[2 * i + 1] = place[k + LANES + i];
             memcpy(place + k, both, sizeof both);
           }
-        cursor.next();
       }
     }
   });

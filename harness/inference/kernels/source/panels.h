@@ -3,6 +3,7 @@
 // up to ACROSS vectors of activations at a time, so that sums fill the registers.
 #pragma once
 #include <memory>
+#include "expand.h"
 #include "wide.h"
 
 constexpr int TALL = LANES == 16 ? 8 : 4, ACROSS = 3;
@@ -55,15 +56,7 @@ void multiply_rows(const Call& call, At at, const Columns<LANES>& x, int64_t beg
       for (int r = 0; r < TALL && row + r < end; r++) {
         auto cursor = cursors[row + r - begin];
         float* to = weights + r * APART;
-        for (int64_t w = word; w < last; w++) {
-          const float scale = call.scale(row + r, w / each);
-#pragma GCC unroll 8
-          for (int j = 0; j < WORD / LANES; j++, to += LANES) {
-            const Lanes some = cursor.floats(j) * scale;
-            memcpy(to, &some, sizeof some);
-          }
-          cursor.next();
-        }
+        for (int64_t w = word; w < last; w++, to += WORD) expand_word(cursor, call.scale(row + r, w / each), to);
         cursors[row + r - begin] = cursor;
       }
       for (int64_t turn = 0; turn < turns; turn++) {
